@@ -1,0 +1,113 @@
+"""Backups of an instance's home: one tar file, consistent while the server runs.
+
+SQLite files go in through SQLite's own online backup; blobs, the secret and `noria.toml` as they are. Indexes are
+left out: they are derived and rebuilt. A PostgreSQL database is not in it (its own tools back it up better): the manifest
+says so, and restoring says so again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from noria import __version__
+from noria.errors import Conflict, InvalidRequest
+
+__all__ = ["Manifest", "backup", "restore"]
+
+_MANIFEST = "noria-backup.json"
+_DATABASES = ("noria.db", "traces.db", "jobs.db")
+_FILES = ("noria.toml", "secret.key")
+_FOLDERS = ("blobs",)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a backup holds. `database` is `sqlite`, or `external` when PostgreSQL keeps the rows."""
+
+    version: str
+    created_at: int
+    database: str
+    members: tuple[str, ...]
+
+
+def backup(home: Path, target: Path, *, external_database: bool = False) -> Manifest:
+    """Writes `target` (a .tar.gz), whole or not at all. Raises Conflict when it exists already."""
+    if target.exists():
+        raise Conflict(f"{target} exists already.", hint="Choose another name or remove it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent) as scratch,
+            tarfile.open(part, "w:gz", compresslevel=3) as tar,
+        ):
+            members: list[str] = []
+            for name in _DATABASES:
+                if (home / name).exists() and not (external_database and name != "jobs.db"):
+                    copy = Path(scratch) / name
+                    _copy_sqlite(home / name, copy)
+                    tar.add(copy, name)
+                    copy.unlink()
+                    members.append(name)
+            for name in (*_FILES, *_FOLDERS):
+                if (home / name).exists():
+                    tar.add(home / name, name, filter=_skip_temporary)
+                    members.append(name)
+            manifest = Manifest(
+                __version__, int(time.time()), "external" if external_database else "sqlite", tuple(members)
+            )
+            data = json.dumps(asdict(manifest), indent=1).encode()
+            info = tarfile.TarInfo(_MANIFEST)
+            info.size, info.mtime = len(data), manifest.created_at
+            tar.addfile(info, io.BytesIO(data))
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return manifest
+
+
+def restore(source: Path, home: Path) -> Manifest:
+    """Unpacks a backup into an empty or missing `home`. Raises Conflict when it holds anything, InvalidRequest on a bad file."""
+    if home.exists() and any(home.iterdir()):
+        raise Conflict(f"{home} is not empty.", hint="Restore into a new folder: noria restore FILE --home DIR.")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".restore-", dir=home.parent))
+    try:
+        try:
+            with tarfile.open(source, "r:gz") as tar:
+                tar.extractall(staging, filter="data")
+            manifest = Manifest(**json.loads((staging / _MANIFEST).read_bytes()))
+        except (tarfile.TarError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
+            raise InvalidRequest(f"{source} is not a backup of Noria: {error}.") from None
+        for name in manifest.members:
+            if not (staging / name).exists():
+                raise InvalidRequest(f"{source} is incomplete: {name} is missing.")
+        (staging / _MANIFEST).unlink()
+        if home.exists():
+            home.rmdir()
+        staging.rename(home)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    home.chmod(0o700)
+    return manifest
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)) as reader,
+        contextlib.closing(sqlite3.connect(target)) as writer,
+    ):
+        reader.backup(writer)
+
+
+def _skip_temporary(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "/tmp/" in info.name or info.name.endswith("/tmp") else info
