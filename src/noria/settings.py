@@ -106,9 +106,7 @@ class Loaded:
         for name, field in Settings.model_fields.items():
             value = getattr(self.settings, name)
             shown = "********" if isinstance(value, SecretStr) else str(value) if isinstance(value, Path) else value
-            out.append(
-                {"name": name, "value": shown, "origin": self.origins[name], "description": field.description or ""}
-            )
+            out.append({"name": name, "value": shown, "origin": self.origins[name], "description": field.description or ""})
         return out
 
 
@@ -188,9 +186,7 @@ def _parse_env(name: str, text: str) -> Any:
         try:
             return TypeAdapter(dict[str, str]).validate_json(text)
         except ValidationError:
-            raise ConfigurationError(
-                f'NORIA_ALIASES = {text!r} is not a JSON object like {{"gpt-4o": "my-model"}}.'
-            ) from None
+            raise ConfigurationError(f'NORIA_ALIASES = {text!r} is not a JSON object like {{"gpt-4o": "my-model"}}.') from None
     if text == "" and Settings.model_fields[name].default is None:
         return None
     return text

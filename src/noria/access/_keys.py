@@ -109,13 +109,9 @@ class Keys:
         project_id: str = DEFAULT_PROJECT,
     ) -> IssuedKey:
         if unknown := sorted(set(scopes) - set(SCOPES)):
-            raise InvalidRequest(
-                f"{unknown[0]!r} is not a scope.", param="scopes", hint=f"Scopes: {', '.join(SCOPES)}."
-            )
+            raise InvalidRequest(f"{unknown[0]!r} is not a scope.", param="scopes", hint=f"Scopes: {', '.join(SCOPES)}.")
         if not scopes:
-            raise InvalidRequest(
-                "A key needs at least one scope.", param="scopes", hint=f"Scopes: {', '.join(SCOPES)}."
-            )
+            raise InvalidRequest("A key needs at least one scope.", param="scopes", hint=f"Scopes: {', '.join(SCOPES)}.")
         secret = f"sk-noria-{secrets.token_urlsafe(32)}"
         row = ApiKey(
             id=new_id("key_"),

@@ -62,9 +62,7 @@ def backup(home: Path, target: Path, *, external_database: bool = False) -> Mani
                 if (home / name).exists():
                     tar.add(home / name, name, filter=_skip_temporary)
                     members.append(name)
-            manifest = Manifest(
-                __version__, int(time.time()), "external" if external_database else "sqlite", tuple(members)
-            )
+            manifest = Manifest(__version__, int(time.time()), "external" if external_database else "sqlite", tuple(members))
             data = json.dumps(asdict(manifest), indent=1).encode()
             info = tarfile.TarInfo(_MANIFEST)
             info.size, info.mtime = len(data), manifest.created_at

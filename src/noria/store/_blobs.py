@@ -60,9 +60,7 @@ class Blobs:
             else:
                 async for piece in pieces:
                     if max_bytes is not None and writer.size + len(piece) > max_bytes:
-                        raise PayloadTooLarge(
-                            f"The file is larger than {max_bytes:,} bytes.", hint="The limit is `max_file_mb`."
-                        )
+                        raise PayloadTooLarge(f"The file is larger than {max_bytes:,} bytes.", hint="The limit is `max_file_mb`.")
                     await asyncio.to_thread(writer.write, piece)
             return await asyncio.to_thread(writer.commit, self.path)
         except OSError as error:

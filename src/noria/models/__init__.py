@@ -1,0 +1,37 @@
+"""One door to every model: protocol, cards, catalogue, providers, engines, routes, prices."""
+
+from ._cards import ModelCard, Price, RouteSpec, RouteTarget, Usage
+from ._catalogue import Catalogue, CatalogueFilter, ProviderSpec, builtin_providers
+from ._hub import Hub, Resolved
+from ._prices import cost_usd, read_usage
+from ._protocol import Call, Model, Operation, Reply
+from ._routes import Retry, Retrying, Route
+from ._sse import SSEDecoder, chunks, stream_error
+from ._wire import WireClient
+
+__all__ = [
+    "Call",
+    "Catalogue",
+    "CatalogueFilter",
+    "Hub",
+    "Model",
+    "ModelCard",
+    "Operation",
+    "Price",
+    "ProviderSpec",
+    "Reply",
+    "Resolved",
+    "Retry",
+    "Retrying",
+    "Route",
+    "RouteSpec",
+    "RouteTarget",
+    "SSEDecoder",
+    "Usage",
+    "WireClient",
+    "builtin_providers",
+    "chunks",
+    "cost_usd",
+    "read_usage",
+    "stream_error",
+]

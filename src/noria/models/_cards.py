@@ -1,0 +1,99 @@
+"""Model cards: what is known of a model, as it stands in the catalogue, the database and the API."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Feature", "ModelCard", "Price", "RouteSpec", "RouteTarget", "Usage"]
+
+Feature = Literal["stream", "tools", "json_schema", "logprobs", "echo", "vision", "grammar", "seed", "dimensions"]
+
+
+class Price(BaseModel):
+    """US dollars per million tokens. `as_of` says when the figure was true: providers change them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: float = Field(ge=0)
+    output: float = Field(0.0, ge=0)
+    cached_input: float | None = Field(None, ge=0)
+    as_of: str | None = None
+
+
+class RouteTarget(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    weight: float = Field(1.0, ge=0)
+
+
+class RouteSpec(BaseModel):
+    """One name over several models: `weighted` draws by weight, `fallback` tries in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strategy: Literal["weighted", "fallback"]
+    targets: tuple[RouteTarget, ...] = Field(min_length=1, max_length=32)
+    sticky: bool = Field(False, description="Keep one `user` (or `safety_identifier`) on one variant.")
+
+
+class ModelCard(BaseModel):
+    """One model. `source` says what answers: a local engine, a remote provider, or a route over others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/+-]*$")
+    task: Literal["chat", "embedding"] = "chat"
+    source: Literal["engine", "provider", "route"]
+    title: str = ""
+    description: str = ""
+
+    provider: str | None = Field(None, description="Provider's name in the catalogue, for source = provider.")
+    upstream: str | None = Field(None, description="The provider's own name of the model; default: the id.")
+    base_url: str | None = Field(None, description="Overrides the provider's base URL.")
+
+    engine: Literal["openvino", "embedding", "command", "url"] | None = None
+    command: tuple[str, ...] | None = Field(
+        None, description="For engine = command; {socket} or {port} and {model_dir} are filled in."
+    )
+    weights: str | None = Field(None, description="Recipe of the weights to pull, for the built-in engines.")
+    health_path: str = "/health"
+    memory_mb: int = Field(1024, ge=1)
+
+    route: RouteSpec | None = None
+
+    licence: str | None = None
+    languages: tuple[str, ...] = ()
+    parameters: int | None = None
+    size_bytes: int | None = None
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    dimensions: int | None = None
+    price: Price | None = None
+    supports: tuple[Feature, ...] = ()
+    grounded_languages: tuple[str, ...] | None = Field(
+        None, description="Languages in which it answers from passages well; null: not known, taken as all."
+    )
+    query_prefix: bool = Field(False, description="An embedding model that takes `input_type` query or passage.")
+    sample_prompt: str | None = None
+
+    @property
+    def upstream_name(self) -> str:
+        return self.upstream or self.id
+
+    @property
+    def is_local(self) -> bool:
+        return self.source == "engine"
+
+
+class Usage(BaseModel):
+    """Tokens of one call, and what they cost; `cost_usd` is None where no price is known, 0 for local models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None

@@ -1,0 +1,73 @@
+"""A local model: an engine process leased from the supervisor for the time of one call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from noria.engines import EngineSpec, Supervisor
+
+from ._cards import ModelCard
+from ._openai_compatible import PATHS, check_task
+from ._protocol import Call, Reply
+from ._wire import Target, WireClient
+
+__all__ = ["EngineModel"]
+
+
+class EngineModel:
+    """`ready` makes sure that the weights are on disk (or says how to get them) and gives the engine's spec."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        supervisor: Supervisor,
+        client: WireClient,
+        ready: Callable[[ModelCard], Awaitable[EngineSpec]],
+    ) -> None:
+        self._card, self._supervisor, self._client, self._ready = card, supervisor, client, ready
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    async def open(self, call: Call) -> Reply:
+        check_task(self._card, call.operation)
+        spec = await self._ready(self._card)
+        lease = self._supervisor.lease(spec)
+        endpoint = await lease.__aenter__()
+        released = False
+
+        async def release() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                await lease.__aexit__(None, None, None)
+
+        try:
+            target = Target(
+                url=f"{endpoint.base_url}/v1{PATHS[call.operation]}",
+                label=self._card.id,
+                headers=call.headers,
+                socket_path=str(endpoint.socket_path) if endpoint.socket_path else None,
+                local=True,
+            )
+            answer = await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)
+        except BaseException:
+            await asyncio.shield(release())
+            raise
+
+        async def close() -> None:
+            await answer.close()
+            await release()
+
+        return Reply(self._card, answer.pieces, close, answer.headers)
+
+    def _body(self, call: Call) -> bytes:
+        body = dict(call.body)
+        body["model"] = self._card.upstream_name
+        if call.stream:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        return orjson.dumps(body)

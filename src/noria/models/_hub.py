@@ -1,0 +1,133 @@
+"""The one door: a name goes in, something that answers comes out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from noria.access import CredentialStore
+from noria.engines import EngineSpec, Supervisor, WeightsStore
+from noria.errors import InvalidRequest, Unavailable
+from noria.settings import Settings, provider_key
+from noria.store import DEFAULT_PROJECT
+
+from ._cards import ModelCard
+from ._catalogue import Catalogue, ProviderSpec, builtin_providers
+from ._engine import EngineModel
+from ._openai_compatible import OpenAICompatible
+from ._protocol import Model
+from ._routes import Retrying, Route
+from ._wire import Target, WireClient
+
+__all__ = ["Hub", "Resolved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The model behind a name; `alias` is the name asked for when it was an alias of the card's id."""
+
+    model: Model
+    card: ModelCard
+    alias: str | None
+
+
+class Hub:
+    """Models of one instance. Wires cards to engines, providers and routes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        supervisor: Supervisor,
+        weights: WeightsStore,
+        credentials: CredentialStore,
+    ) -> None:
+        self.catalogue, self.supervisor, self.weights = catalogue, supervisor, weights
+        self._settings, self._credentials = settings, credentials
+        self.client = WireClient()
+
+    async def resolve(self, name: str, project_id: str = DEFAULT_PROJECT) -> Resolved:
+        """Raises NotFound with near names."""
+        card, alias = await self.catalogue.find(name, project_id)
+        return Resolved(await self._build(card, project_id), card, alias)
+
+    async def _build(self, card: ModelCard, project_id: str) -> Model:
+        if card.source == "engine":
+            return EngineModel(card, self.supervisor, self.client, self.engine_spec)
+        if card.source == "provider":
+            return Retrying(self._provider(card, project_id))
+
+        async def target(name: str) -> Model:
+            return (await self.resolve(name, project_id)).model
+
+        return Route(card, target)
+
+    def _provider(self, card: ModelCard, project_id: str) -> OpenAICompatible:
+        spec = builtin_providers()[card.provider or ""]
+
+        async def credential() -> str | None:
+            return (provider_key(spec.key_env) if spec.key_env else None) or await self._credentials.get(
+                card.provider or "", project_id
+            )
+
+        return OpenAICompatible(
+            card,
+            spec,
+            self.client,
+            base_url=self.base_url(card, spec),
+            credential=credential,
+            public_only=card.base_url is not None and not self._settings.allow_private_urls,
+        )
+
+    @staticmethod
+    def base_url(card: ModelCard, spec: ProviderSpec) -> str:
+        """The card's own URL, else the provider's from the environment, else the catalogue's."""
+        if card.base_url:
+            return card.base_url
+        if spec.base_url_env and (url := provider_key(spec.base_url_env)):
+            return url.rstrip("/") + spec.base_url_suffix
+        if spec.base_url is None:
+            raise InvalidRequest(
+                f"{spec.title} needs the address of your resource.",
+                param="model",
+                hint=f"Set {spec.base_url_env} in the server's environment.",
+            )
+        return spec.base_url
+
+    async def engine_spec(self, card: ModelCard) -> EngineSpec:
+        """How to run a local model. Raises Unavailable when its weights are not on disk."""
+        if card.engine == "url":
+            return EngineSpec(name=card.id, url=card.base_url, health_path=card.health_path)
+        directory: Path | None = None
+        if card.weights is not None:
+            directory = self.weights.find(card.weights)
+            if directory is None:
+                raise Unavailable(
+                    f"The weights of {card.id} are not on this machine yet.",
+                    code="weights_missing",
+                    hint=f"Run: noria models pull {card.id}",
+                )
+        if card.engine == "command":
+            assert card.command is not None
+            command = tuple(part.replace("{model_dir}", str(directory or "")) for part in card.command)
+        else:
+            module = "noria.engines.openvino" if card.engine == "openvino" else "noria.engines.embedding"
+            command = (sys.executable, "-m", module, "--model", str(directory), "--name", card.upstream_name, "--uds", "{socket}")
+            if self._settings.engine_threads:
+                command += ("--threads", str(self._settings.engine_threads))
+        return EngineSpec(name=card.id, command=command, health_path=card.health_path, memory_mb=card.memory_mb)
+
+    async def ask_engine(self, card: ModelCard, path: str, body: dict[str, Any], *, timeout_s: float = 60.0) -> Any:
+        """A JSON call to an engine's own route (token counting)."""
+        async with self.supervisor.lease(await self.engine_spec(card)) as endpoint:
+            socket = str(endpoint.socket_path) if endpoint.socket_path else None
+            target = Target(f"{endpoint.base_url}{path}", card.id, {}, socket_path=socket, local=True)
+            answer = await self.client.post(target, orjson.dumps(body), timeout_s=timeout_s, stream=False)
+            return orjson.loads(b"".join([piece async for piece in answer.pieces]))
+
+    async def aclose(self) -> None:
+        await self.client.aclose()

@@ -1,0 +1,94 @@
+"""The provider for every API that speaks OpenAI's wire format: one class, one catalogue line each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+
+from noria.errors import InvalidRequest
+
+from ._cards import ModelCard
+from ._catalogue import ProviderSpec
+from ._protocol import Call, Operation, Reply
+from ._wire import Target, WireClient
+
+__all__ = ["PATHS", "OpenAICompatible", "check_task"]
+
+PATHS: Mapping[Operation, str] = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
+_TASKS: Mapping[Operation, str] = {"chat": "chat", "completion": "chat", "embedding": "embedding"}
+
+
+class OpenAICompatible:
+    """A remote model. `credential` gives the provider's key or None; `public_only` guards against SSRF."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        provider: ProviderSpec,
+        client: WireClient,
+        *,
+        base_url: str,
+        credential: Callable[[], Awaitable[str | None]],
+        public_only: bool,
+    ) -> None:
+        self._card, self._provider, self._client = card, provider, client
+        self._base_url, self._credential, self._public_only = base_url.rstrip("/"), credential, public_only
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    async def open(self, call: Call) -> Reply:
+        check_task(self._card, call.operation)
+        answer = await self._client.post(
+            await self._target(call),
+            orjson.dumps(self._body(call)),
+            timeout_s=call.timeout_s,
+            stream=call.stream,
+        )
+        return Reply(self._card, answer.pieces, answer.close, answer.headers)
+
+    def _body(self, call: Call) -> dict[str, Any]:
+        body = dict(call.body)
+        body["model"] = self._card.upstream_name
+        limit = self._provider.token_limit_field
+        if call.operation == "chat" and limit == "max_tokens" and "max_completion_tokens" in body:
+            body["max_tokens"] = body.pop("max_completion_tokens")
+        if call.stream:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        return body
+
+    async def _target(self, call: Call) -> Target:
+        headers = dict(call.headers)
+        key = await self._credential()
+        if key is not None:
+            header = self._provider.key_header
+            headers[header] = f"Bearer {key}" if header == "authorization" else key
+        elif not self._provider.keyless:
+            raise _missing_key(self._card, self._provider)
+        return Target(
+            url=self._base_url + PATHS[call.operation],
+            label=f"{self._provider.title} ({self._card.upstream_name})",
+            headers=headers,
+            public_only=self._public_only,
+        )
+
+
+def _missing_key(card: ModelCard, provider: ProviderSpec) -> InvalidRequest:
+    return InvalidRequest(
+        f"No key for {provider.title} is set, which {card.id} needs.",
+        code="missing_credential",
+        hint=f"Set {provider.key_env} in the server's environment, or run: noria config credential {card.provider}",
+    )
+
+
+def check_task(card: ModelCard, operation: Operation) -> None:
+    """Raises InvalidRequest when an embedding model is asked to chat, or the other way round."""
+    if _TASKS[operation] != card.task:
+        raise InvalidRequest(
+            f"{card.id} is a model for {card.task}, not for {operation}.",
+            param="model",
+            hint="`noria models list` shows each one's task.",
+        )

@@ -1,0 +1,107 @@
+"""Routes: one name over several models, and retries with jittered back-off. Nothing is retried once a piece has come."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from noria.errors import NoriaError, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
+
+from ._cards import ModelCard, RouteTarget
+from ._protocol import Call, Model, Reply
+
+__all__ = ["Retry", "Retrying", "Route", "choose"]
+
+_RETRYABLE = (RateLimited, UpstreamError, UpstreamTimeout, Unavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """`attempts` in all; waits are drawn from 0 to `base_s`·2ⁿ, at most `cap_s`, or what the upstream asked for
+    (full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)."""
+
+    attempts: int = 3
+    base_s: float = 0.5
+    cap_s: float = 8.0
+
+    def wait_s(self, failures: int, asked_s: float | None) -> float:
+        drawn = random.uniform(0, min(self.cap_s, self.base_s * 2**failures))  # noqa: S311
+        return min(self.cap_s, max(drawn, asked_s or 0.0))
+
+
+class Retrying:
+    """A remote model asked again after 429, 5xx and time-outs. A request that is wrong fails at once."""
+
+    def __init__(self, model: Model, retry: Retry | None = None) -> None:
+        self._model, self._retry = model, retry or Retry()
+
+    @property
+    def card(self) -> ModelCard:
+        return self._model.card
+
+    async def open(self, call: Call) -> Reply:
+        for attempt in range(1, self._retry.attempts + 1):
+            try:
+                reply = await self._model.open(call)
+            except _RETRYABLE as error:
+                hopeless = error.code == "upstream_authentication"
+                too_long = (error.retry_after_s or 0) > self._retry.cap_s
+                if hopeless or too_long or attempt == self._retry.attempts:
+                    raise
+                await asyncio.sleep(self._retry.wait_s(attempt - 1, error.retry_after_s))
+            else:
+                reply.attempts = attempt
+                return reply
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def choose(targets: Sequence[RouteTarget], draw: float) -> RouteTarget:
+    """The target at `draw` (0 ≤ draw < 1) of the weights laid end to end."""
+    total = sum(target.weight for target in targets)
+    point = draw * total
+    for target in targets:
+        point -= target.weight
+        if point < 0:
+            return target
+    return next(target for target in reversed(targets) if target.weight > 0)
+
+
+class Route:
+    """A weighted or fallback route. `resolve` gives the model behind a target's name."""
+
+    def __init__(self, card: ModelCard, resolve: Callable[[str], Awaitable[Model]]) -> None:
+        assert card.route is not None
+        self._card, self._spec, self._resolve = card, card.route, resolve
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    async def open(self, call: Call) -> Reply:
+        if self._spec.strategy == "weighted":
+            target = choose(self._spec.targets, self._draw(call))
+            return await self._ask(target, call)
+        failure: NoriaError | None = None
+        for target in self._spec.targets:
+            try:
+                return await self._ask(target, call)
+            except _RETRYABLE as error:
+                failure = error
+        assert failure is not None
+        raise failure
+
+    async def _ask(self, target: RouteTarget, call: Call) -> Reply:
+        model = await self._resolve(target.model)
+        reply = await model.open(call)
+        reply.variant = target.model
+        return reply
+
+    def _draw(self, call: Call) -> float:
+        """The same number for the same user of this route; else a fresh one."""
+        if self._spec.sticky and call.sticky is not None:
+            digest = hashlib.sha256(f"{self._card.id}\0{call.sticky}".encode()).digest()
+            return int.from_bytes(digest[:8], "big") / 2**64
+        return random.random()  # noqa: S311
