@@ -1,0 +1,253 @@
+"""PDF: text page by page through PDFium, put back into paragraphs by the geometry of its lines.
+
+Headings are told by font size, and only where that is reliable: a few short lines clearly larger than the body.
+Running heads and page numbers are dropped, words cut at line ends are joined. Nothing is recognised from images.
+Source: PDFium's fpdf_text.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pypdfium2 as pdfium
+import pypdfium2.raw as raw
+
+from noria.errors import PayloadTooLarge
+from noria.knowledge._document import Document, DocumentBuilder, Limits, unreadable
+
+__all__ = ["load"]
+
+_HYPHEN = "\ufffe"  # what pypdfium2 gives for a hyphen that PDFium found at a line's end; U+0002 in PDFium itself
+_CJK = re.compile(r"[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef\u3000-\u303f]")
+_SENTENCE_END = re.compile(r"[.!?:;。！？：；…][\"'”’）)\]]*$")
+_LIST_ITEM = re.compile(r"^\s*(?:[•●▪‣◦–—*-]|\(?\d{1,3}[.)、]|[a-z][.)])\s+\S")
+_DIGITS = re.compile(r"\d+")
+
+_HEADING_RATIO = 1.15  # a heading is set at least this much larger than the body
+_HEADING_MAX_CHARS = 150
+_HEADING_MAX_SHARE = 0.2  # more lines than this cannot all be headings: sizes mean something else here
+_PARAGRAPH_GAP = 1.35  # line distance, in usual line distances, from which a new paragraph begins
+_REPEATED_SHARE = 0.5  # a first or last line on this share of the pages is a running head
+_REPEATED_MIN_PAGES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    text: str
+    size: float  # font size of the first glyph, 0 when unknown
+    top: float  # distance from the page's bottom, in points
+    left: float
+    right: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """What the document as a whole looks like."""
+
+    levels: dict[float, int]  # heading level by rounded font size
+    repeated: frozenset[str]
+
+
+def load(data: bytes, *, filename: str, limits: Limits) -> Document:
+    pages, title = _read(data, filename, limits)
+    if not any(line.text.strip() for page in pages for line in page):
+        raise unreadable(
+            filename,
+            f"the PDF has {len(pages)} pages but no text: it is scanned or drawn.",
+            hint="Noria does no OCR yet; run the file through an OCR program that adds a text layer.",
+        )
+    style = _Style(_heading_levels(pages), _running_heads(pages))
+    builder = DocumentBuilder(format="pdf", filename=filename, limits=limits)
+    for number, page in enumerate(pages, start=1):
+        start = builder.length
+        _add_page(builder, _without_running_heads(page, style), number, style)
+        if builder.length > start:
+            builder.end_page(number, start + 2 if start else 0)
+    return builder.finish(title=title)
+
+
+def _read(data: bytes, filename: str, limits: Limits) -> tuple[list[list[_Line]], str]:
+    try:
+        document = pdfium.PdfDocument(data)
+    except pdfium.PdfiumError as error:
+        if "assword" in str(error):
+            raise unreadable(filename, "the PDF is protected by a password.", hint="Save it without one.") from error
+        raise unreadable(filename, f"the PDF is damaged ({error}).") from error
+    try:
+        num_pages = len(document)
+        if num_pages > limits.max_pages:
+            raise PayloadTooLarge(
+                f"{filename}: {num_pages:,} pages are more than the limit of {limits.max_pages:,}.",
+                code="file_too_large",
+                hint="Split the file.",
+            )
+        pages: list[list[_Line]] = []
+        damaged = num_chars = 0
+        for index in range(num_pages):
+            try:
+                page = list(_lines(document, index))
+            except pdfium.PdfiumError:
+                damaged += 1
+                page = []
+            num_chars += sum(len(line.text) for line in page)
+            if num_chars > limits.max_text_chars:
+                raise PayloadTooLarge(f"{filename}: too much text.", code="file_too_large", hint="Split the file.")
+            pages.append(page)
+        if damaged == num_pages:
+            raise unreadable(filename, "the PDF is damaged: none of its pages can be read.")
+        return pages, document.get_metadata_value("Title")
+    finally:
+        document.close()
+
+
+def _lines(document: pdfium.PdfDocument, index: int) -> Iterator[_Line]:
+    page = document[index]
+    try:
+        textpage = page.get_textpage()
+        try:
+            yield from _lines_of(textpage)
+        finally:
+            textpage.close()
+    finally:
+        page.close()
+
+
+def _lines_of(textpage: pdfium.PdfTextPage) -> Iterator[_Line]:
+    num_chars = textpage.count_chars()
+    if num_chars <= 0:
+        return
+    text = textpage.get_text_range(errors="replace")
+    # Characters outside the BMP count twice in PDFium; without one-to-one indices there is no geometry.
+    aligned = len(text) == num_chars
+    start = 0
+    for line in text.split("\n"):
+        stripped = line.rstrip("\r ")
+        if stripped.strip():
+            lead = len(stripped) - len(stripped.lstrip())
+            yield (
+                _measure(textpage, stripped, start + lead, start + len(stripped) - 1)
+                if aligned
+                else _Line(stripped.strip(), 0.0, 0.0, 0.0, 0.0)
+            )
+        start += len(line) + 1
+
+
+def _measure(textpage: pdfium.PdfTextPage, text: str, first: int, last: int) -> _Line:
+    # A hyphen that PDFium made up has no box of its own.
+    if text.endswith((_HYPHEN, "\x02")) and last > first:
+        last -= 1
+    left, _, bottom, _ = _box(textpage, first)
+    _, right, _, _ = _box(textpage, last)
+    size = float(raw.FPDFText_GetFontSize(textpage, first))
+    return _Line(text.strip(), size, bottom, left, right)
+
+
+def _box(textpage: pdfium.PdfTextPage, index: int) -> tuple[float, float, float, float]:
+    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
+    found = raw.FPDFText_GetCharBox(textpage, index, left, right, bottom, top)
+    return (left.value, right.value, bottom.value, top.value) if found else (0.0, 0.0, 0.0, 0.0)
+
+
+def _heading_levels(pages: list[list[_Line]]) -> dict[float, int]:
+    """Heading level by font size; empty when sizes do not tell headings reliably."""
+    chars: Counter[float] = Counter()
+    for page in pages:
+        for line in page:
+            chars[round(line.size, 1)] += len(line.text)
+    if not chars:
+        return {}
+    body = chars.most_common(1)[0][0]
+    if body <= 1.0:  # text scaled by its matrix: the nominal sizes are all 1
+        return {}
+    large = [line for page in pages for line in page if line.size >= body * _HEADING_RATIO]
+    num_lines = sum(len(page) for page in pages)
+    if not large or len(large) > _HEADING_MAX_SHARE * num_lines:
+        return {}
+    sizes = sorted({round(line.size, 1) for line in large if len(line.text) <= _HEADING_MAX_CHARS}, reverse=True)
+    return {size: min(level, 6) for level, size in enumerate(sizes, start=1)}
+
+
+def _running_heads(pages: list[list[_Line]]) -> frozenset[str]:
+    filled = [page for page in pages if page]
+    if len(filled) < _REPEATED_MIN_PAGES:
+        return frozenset()
+    edges: Counter[str] = Counter()
+    for page in filled:
+        edges.update({_edge_key(page[0]), _edge_key(page[-1])})
+    return frozenset(key for key, count in edges.items() if count > _REPEATED_SHARE * len(filled))
+
+
+def _edge_key(line: _Line) -> str:
+    return _DIGITS.sub("#", line.text)
+
+
+def _without_running_heads(page: list[_Line], style: _Style) -> list[_Line]:
+    if page and _edge_key(page[0]) in style.repeated:
+        page = page[1:]
+    if page and _edge_key(page[-1]) in style.repeated:
+        page = page[:-1]
+    return page
+
+
+def _add_page(builder: DocumentBuilder, lines: list[_Line], number: int, style: _Style) -> None:
+    usual_gap = _usual_gap(lines)
+    margin = max((line.right for line in lines), default=0.0)
+    group: list[_Line] = []
+    for line in lines:
+        if group and _begins_block(group[-1], line, usual_gap, margin, style):
+            _add_group(builder, group, number, style)
+            group = []
+        group.append(line)
+    if group:
+        _add_group(builder, group, number, style)
+
+
+def _usual_gap(lines: list[_Line]) -> float:
+    gaps = sorted(above.top - below.top for above, below in zip(lines, lines[1:], strict=False) if above.top - below.top > 1.0)
+    return gaps[len(gaps) // 3] if gaps else 0.0
+
+
+def _begins_block(above: _Line, line: _Line, usual_gap: float, margin: float, style: _Style) -> bool:
+    if _level(above, style) != _level(line, style) or _LIST_ITEM.match(line.text):
+        return True
+    gap = above.top - line.top
+    if usual_gap and (gap > usual_gap * _PARAGRAPH_GAP or gap < -usual_gap):  # going up is a new column
+        return True
+    # A line that stops well short of the margin after a full stop ends its paragraph.
+    return bool(margin and above.right < 0.85 * margin and _SENTENCE_END.search(above.text))
+
+
+def _level(line: _Line, style: _Style) -> int:
+    return style.levels.get(round(line.size, 1), 0) if len(line.text) <= _HEADING_MAX_CHARS else 0
+
+
+def _add_group(builder: DocumentBuilder, group: list[_Line], number: int, style: _Style) -> None:
+    text = _join([line.text for line in group])
+    level = _level(group[0], style)
+    if level and len(text) <= _HEADING_MAX_CHARS:
+        builder.add("heading", text, level=level, page=number)
+    elif _LIST_ITEM.match(text):
+        builder.add("list", text, page=number)
+    else:
+        builder.add("paragraph", text, page=number)
+
+
+def _join(lines: list[str]) -> str:
+    """Lines to running text: no space between Chinese characters, cut words put together."""
+    joined = ""
+    for line in lines:
+        if not joined:
+            joined = line
+        elif joined.endswith((_HYPHEN, "\x02")) or (
+            joined.endswith(("-", "\u00ad")) and joined[-2:-1].isalpha() and line[:1].islower()
+        ):
+            joined = joined[:-1] + line
+        elif _CJK.match(joined[-1]) and _CJK.match(line[0]):
+            joined += line
+        else:
+            joined += " " + line
+    return joined.replace(_HYPHEN, "-").replace("\x02", "-")
