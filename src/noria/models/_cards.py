@@ -17,8 +17,8 @@ class Price(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     input: float = Field(ge=0)
-    output: float = Field(0.0, ge=0)
-    cached_input: float | None = Field(None, ge=0)
+    output: float = Field(default=0.0, ge=0)
+    cached_input: float | None = Field(default=None, ge=0)
     as_of: str | None = None
 
 
@@ -26,7 +26,7 @@ class RouteTarget(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0)
 
 
 class RouteSpec(BaseModel):
@@ -36,7 +36,7 @@ class RouteSpec(BaseModel):
 
     strategy: Literal["weighted", "fallback"]
     targets: tuple[RouteTarget, ...] = Field(min_length=1, max_length=32)
-    sticky: bool = Field(False, description="Keep one `user` (or `safety_identifier`) on one variant.")
+    sticky: bool = Field(default=False, description="Keep one `user` (or `safety_identifier`) on one variant.")
 
 
 class ModelCard(BaseModel):
@@ -50,17 +50,17 @@ class ModelCard(BaseModel):
     title: str = ""
     description: str = ""
 
-    provider: str | None = Field(None, description="Provider's name in the catalogue, for source = provider.")
-    upstream: str | None = Field(None, description="The provider's own name of the model; default: the id.")
-    base_url: str | None = Field(None, description="Overrides the provider's base URL.")
+    provider: str | None = Field(default=None, description="Provider's name in the catalogue, for source = provider.")
+    upstream: str | None = Field(default=None, description="The provider's own name of the model; default: the id.")
+    base_url: str | None = Field(default=None, description="Overrides the provider's base URL.")
 
     engine: Literal["openvino", "embedding", "command", "url"] | None = None
     command: tuple[str, ...] | None = Field(
         None, description="For engine = command; {socket} or {port} and {model_dir} are filled in."
     )
-    weights: str | None = Field(None, description="Recipe of the weights to pull, for the built-in engines.")
+    weights: str | None = Field(default=None, description="Recipe of the weights to pull, for the built-in engines.")
     health_path: str = "/health"
-    memory_mb: int = Field(1024, ge=1)
+    memory_mb: int = Field(default=1024, ge=1)
 
     route: RouteSpec | None = None
 
@@ -76,7 +76,7 @@ class ModelCard(BaseModel):
     grounded_languages: tuple[str, ...] | None = Field(
         None, description="Languages in which it answers from passages well; null: not known, taken as all."
     )
-    query_prefix: bool = Field(False, description="An embedding model that takes `input_type` query or passage.")
+    query_prefix: bool = Field(default=False, description="An embedding model that takes `input_type` query or passage.")
     sample_prompt: str | None = None
 
     @property

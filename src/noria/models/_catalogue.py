@@ -32,7 +32,7 @@ class ProviderSpec(BaseModel):
     key_env: str | None = None
     key_header: str = "authorization"
     keyless: bool = False
-    token_limit_field: str = "max_completion_tokens"
+    token_limit_field: str = "max_completion_tokens"  # noqa: S105
 
 
 class _File(BaseModel):
@@ -45,7 +45,7 @@ class _File(BaseModel):
 
 @cache
 def _builtin() -> _File:
-    text = resources.files(__package__).joinpath("catalogue.toml").read_text(encoding="utf-8")
+    text = resources.files("noria.models").joinpath("catalogue.toml").read_text(encoding="utf-8")
     return TypeAdapter(_File).validate_python(tomllib.loads(text))
 
 

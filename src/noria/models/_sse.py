@@ -48,7 +48,7 @@ class SSEDecoder:
         end = min(ends)
         if rest[end] == 0x0D and end + 1 == len(rest):
             return None  # a CR at the edge may be the first half of CRLF
-        width = 2 if rest[end : end + 2] == b"\r\n" else 1
+        width = 2 if rest.startswith(b"\r\n", end) else 1
         line = bytes(rest[:end])
         del rest[: end + width]
         return line

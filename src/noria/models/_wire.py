@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -179,7 +180,7 @@ async def _begin(target: Target, response: aiohttp.ClientResponse, *, stream: bo
 
 
 async def _refuse_private_literal(url: str) -> None:
-    host = aiohttp.client_reqrep.URL(url).host or ""
+    host = urlsplit(url).hostname or ""
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(host)
         await check_public_url(url, param="base_url")

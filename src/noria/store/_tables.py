@@ -24,9 +24,9 @@ __all__ = [
     "Idempotency",
     "Job",
     "ModelEntry",
-    "Passage",
     "Project",
     "StoreFile",
+    "StoredPassage",
     "StoredResponse",
     "VectorStore",
 ]
@@ -146,14 +146,17 @@ class StoreFile(Base):
     created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
 
 
-class Passage(Base):
+class StoredPassage(Base):
     """One retrievable piece of a file: `text` is exactly `document[start:end]`; `vector` is float32, little-endian."""
 
     __tablename__ = "passage"
-    __table_args__ = (Index("ix_passage_file", "store_id", "file_ordinal", "generation", "position"),)
+    __table_args__ = (
+        Index("ix_passage_file", "file_ordinal", "generation", "position"),
+        Index("ix_passage_sha256", "store_id", "sha256"),
+    )
     id: Mapped[int] = mapped_column(_BigId, primary_key=True, autoincrement=True)
     store_id: Mapped[str] = mapped_column(ForeignKey("vector_store.id", ondelete="CASCADE"))
-    file_ordinal: Mapped[int] = mapped_column(ForeignKey("store_file.ordinal", ondelete="CASCADE"), index=True)
+    file_ordinal: Mapped[int] = mapped_column(ForeignKey("store_file.ordinal", ondelete="CASCADE"))
     generation: Mapped[int] = mapped_column(Integer)
     position: Mapped[int] = mapped_column(Integer)
     sha256: Mapped[str] = mapped_column(String(64))
@@ -162,6 +165,7 @@ class Passage(Base):
     start: Mapped[int] = mapped_column(Integer)
     end: Mapped[int] = mapped_column(Integer)
     page: Mapped[int | None] = mapped_column(Integer)
+    last_page: Mapped[int | None] = mapped_column(Integer)
     heading_path: Mapped[list[Any]]
     num_tokens: Mapped[int] = mapped_column(Integer)
     vector: Mapped[bytes] = mapped_column(LargeBinary)

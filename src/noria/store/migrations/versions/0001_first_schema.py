@@ -254,11 +254,8 @@ def upgrade() -> None:
         sa.Column("start", sa.Integer(), nullable=False),
         sa.Column("end", sa.Integer(), nullable=False),
         sa.Column("page", sa.Integer(), nullable=True),
-        sa.Column(
-            "heading_path",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
-            nullable=False,
-        ),
+        sa.Column("last_page", sa.Integer(), nullable=True),
+        sa.Column("heading_path", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=False),
         sa.Column("num_tokens", sa.Integer(), nullable=False),
         sa.Column("vector", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["file_ordinal"], ["store_file.ordinal"], ondelete="CASCADE"),
@@ -266,13 +263,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("passage", schema=None) as batch_op:
-        batch_op.create_index("ix_passage_file", ["store_id", "file_ordinal", "generation", "position"], unique=False)
-        batch_op.create_index(batch_op.f("ix_passage_file_ordinal"), ["file_ordinal"], unique=False)
+        batch_op.create_index("ix_passage_file", ["file_ordinal", "generation", "position"], unique=False)
+        batch_op.create_index("ix_passage_sha256", ["store_id", "sha256"], unique=False)
 
 
 def downgrade() -> None:
     with op.batch_alter_table("passage", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_passage_file_ordinal"))
+        batch_op.drop_index("ix_passage_sha256")
         batch_op.drop_index("ix_passage_file")
 
     op.drop_table("passage")

@@ -1,0 +1,5 @@
+"""Durable work: jobs that survive `kill -9`, with progress that people can watch."""
+
+from ._jobs import JobContext, Jobs, JobView
+
+__all__ = ["JobContext", "JobView", "Jobs"]

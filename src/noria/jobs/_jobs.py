@@ -1,0 +1,253 @@
+"""Jobs over DBOS: a workflow is a list of small steps, each done once, resumed after a crash where it stopped.
+
+Two records of one job: DBOS's own database (`jobs.db`) knows which steps are done; the `job` table is what people see. A
+job's function runs on the server's event loop (the workflow's thread waits for it), so it may use everything there.
+Source: https://docs.dbos.dev/python/tutorials/workflow-tutorial
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import CancelledError as FutureCancelledError
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from opentelemetry import trace
+from opentelemetry.trace import Status, StatusCode
+from sqlalchemy import select
+
+from noria.errors import Conflict, ConfigurationError, NoriaError, NotFound
+from noria.store import DEFAULT_PROJECT, Cursor, Database, Job, Page, new_id, page
+
+if TYPE_CHECKING:
+    from dbos import DBOS
+
+__all__ = ["JobContext", "JobView", "Jobs"]
+
+_log = logging.getLogger("noria.jobs")
+_tracer = trace.get_tracer("noria.jobs")
+JobView = Job
+Work = Callable[["JobContext", Mapping[str, Any]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class JobContext:
+    """What a job's function gets: its id, a way to say how far it is, and whether it has been asked to stop."""
+
+    id: str
+    project_id: str
+    _jobs: Jobs
+    _last: float = field(default=0.0)
+
+    async def progress(self, done: float, total: float | None = None, unit: str = "", **detail: Any) -> None:
+        """Shows progress, at most some five times a second except when done."""
+        now = time.monotonic()
+        if now - self._last < 0.2 and (total is None or done < total):
+            return
+        self._last = now
+        await self._jobs.update(self.id, done=done, total=total, unit=unit, detail=detail)
+
+    @property
+    def cancelled(self) -> bool:
+        return self.id in self._jobs.cancelled
+
+    def check(self) -> None:
+        """Raises asyncio.CancelledError when the job has been cancelled; call it between small pieces of work."""
+        if self.cancelled:
+            raise asyncio.CancelledError
+
+
+class Jobs:
+    """Registers kinds of work, starts them, resumes them after a crash. One process per home, held by a lock."""
+
+    def __init__(self, database: Database, home: Path) -> None:
+        self._database, self._home = database, home
+        self._kinds: dict[str, Work] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self.cancelled: set[str] = set()
+        self._dbos: DBOS | None = None
+        self._run: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock: int | None = None
+
+    def register(self, kind: str, work: Work) -> None:
+        """Names a kind of work; before `start`. The function must be idempotent: it may run again after a crash."""
+        self._kinds[kind] = work
+
+    @contextlib.asynccontextmanager
+    async def started(self) -> AsyncIterator[Jobs]:
+        """Takes the home's lock, resumes unfinished jobs, and stops cleanly at the end (jobs go on at the next start)."""
+        self._take_lock()
+        self._loop = asyncio.get_running_loop()
+        try:
+            await asyncio.to_thread(self._launch)
+            yield self
+        finally:
+            for task in list(self._running.values()):
+                task.cancel()
+            if self._dbos is not None:
+                await asyncio.to_thread(self._destroy)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def _take_lock(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._home / "noria.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise ConfigurationError(
+                f"Another Noria is running on {self._home}.", hint="Stop it, or run a second one with --home DIR --port N."
+            ) from None
+        self._lock = descriptor
+
+    def _launch(self) -> None:
+        from dbos import DBOS, DBOSConfig, Serializer  # half a second to import
+
+        class Json(Serializer):
+            """DBOS pickles by default; JSON can be read by people and runs nothing."""
+
+            def serialize(self, data: Any) -> str:
+                return orjson.dumps(data, default=str).decode()
+
+            def deserialize(self, serialized_data: str) -> Any:
+                return orjson.loads(serialized_data)
+
+            def name(self) -> str:
+                return "noria_json"
+
+        config: DBOSConfig = {
+            "name": "noria",
+            "system_database_url": f"sqlite:///{self._home / 'jobs.db'}",
+            "application_version": "1",  # the default is a hash of the source: an upgrade would strand jobs
+            "executor_id": "local",
+            "run_admin_server": False,
+            "enable_otlp": False,
+            "log_level": "WARNING",
+            "serializer": Json(),
+        }
+        self._dbos = DBOS(config=config)
+
+        @DBOS.workflow(name="noria_job")
+        def run(job_id: str, kind: str, project_id: str, arguments: dict[str, Any]) -> str:
+            assert self._loop is not None
+            work = asyncio.run_coroutine_threadsafe(self._work(job_id, kind, project_id, arguments), self._loop)
+            try:
+                return work.result()
+            except FutureCancelledError:
+                # Stopping the server: left pending, so that the next start resumes it.
+                raise SystemExit from None
+
+        self._run = run
+        DBOS.launch()
+
+    def _destroy(self) -> None:
+        from dbos import DBOS
+
+        DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=2)
+
+    async def start(self, kind: str, subject: str, arguments: Mapping[str, Any], *, project_id: str = DEFAULT_PROJECT) -> Job:
+        """Starts a job about `subject` (an id or a name). `arguments` must be JSON."""
+        assert kind in self._kinds, f"unregistered job kind {kind}"
+        job = Job(id=new_id("job_"), project_id=project_id, kind=kind, subject=subject, status="queued", detail={})
+        async with self._database.write() as session:
+            session.add(job)
+        await asyncio.to_thread(self._enqueue, job.id, kind, project_id, dict(arguments))
+        return job
+
+    def _enqueue(self, job_id: str, kind: str, project_id: str, arguments: dict[str, Any]) -> None:
+        from dbos import DBOS, SetWorkflowID
+
+        with SetWorkflowID(job_id):
+            DBOS.start_workflow(self._run, job_id, kind, project_id, arguments)
+
+    async def _work(self, job_id: str, kind: str, project_id: str, arguments: dict[str, Any]) -> str:
+        context = JobContext(job_id, project_id, self)
+        task = asyncio.ensure_future(self._kinds[kind](context, arguments))
+        self._running[job_id] = task
+        await self.update(job_id, status="running")
+        with _tracer.start_as_current_span(f"job {kind}", attributes={"noria.job.id": job_id, "noria.project": project_id}) as span:
+            try:
+                await task
+            except asyncio.CancelledError:
+                if job_id not in self.cancelled:
+                    raise
+                await self.update(job_id, status="cancelled")
+                return "cancelled"
+            except NoriaError as error:
+                span.set_status(Status(StatusCode.ERROR, str(error)))
+                await self.update(job_id, status="failed", error=str(error))
+                return "failed"
+            except Exception as error:
+                _log.exception("Job %s (%s) failed", job_id, kind)
+                span.set_status(Status(StatusCode.ERROR, str(error)))
+                await self.update(job_id, status="failed", error=f"{type(error).__name__}: {error}")
+                return "failed"
+            finally:
+                self._running.pop(job_id, None)
+                self.cancelled.discard(job_id)
+        await self.update(job_id, status="completed")
+        return "completed"
+
+    async def update(self, job_id: str, **values: Any) -> None:
+        """Changes what people see of a job; None leaves a value."""
+        async with self._database.write() as session:
+            job = await session.get(Job, job_id)
+            if job is None:
+                return
+            detail = values.pop("detail", None)
+            for name, value in values.items():
+                if value is not None:
+                    setattr(job, name, value)
+            if detail:
+                job.detail = {**job.detail, **detail}
+            job.updated_at = int(time.time())
+
+    async def get(self, job_id: str, project_id: str = DEFAULT_PROJECT) -> Job:
+        async with self._database.read() as session:
+            job = await session.get(Job, job_id)
+        if job is None or job.project_id != project_id:
+            raise NotFound(f"No job {job_id!r}.", param="job_id")
+        return job
+
+    async def list(
+        self, cursor: Cursor, *, project_id: str = DEFAULT_PROJECT, kind: str | None = None, status: str | None = None
+    ) -> Page[Job]:
+        query = select(Job).where(Job.project_id == project_id)
+        if kind is not None:
+            query = query.where(Job.kind == kind)
+        if status is not None:
+            query = query.where(Job.status == status)
+        async with self._database.read() as session:
+            return await page(session, query, Job.id, cursor)
+
+    async def cancel(self, job_id: str, project_id: str = DEFAULT_PROJECT) -> Job:
+        """Asks a job to stop. Raises Conflict when it has ended."""
+        job = await self.get(job_id, project_id)
+        if job.status in {"completed", "failed", "cancelled"}:
+            raise Conflict(f"The job {job_id} is {job.status} already.")
+        self.cancelled.add(job_id)
+        if (task := self._running.get(job_id)) is not None:
+            task.cancel()
+        return job
+
+    async def wait(self, job_id: str, *, timeout_s: float | None = None, project_id: str = DEFAULT_PROJECT) -> Job:
+        """Waits for the end of a job; for tests and the command line."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            job = await self.get(job_id, project_id)
+            if job.status in {"completed", "failed", "cancelled"}:
+                return job
+            if deadline is not None and time.monotonic() > deadline:
+                raise Conflict(f"The job {job_id} is still {job.status} after {timeout_s} s.")
+            await asyncio.sleep(0.1)

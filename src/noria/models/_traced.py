@@ -1,0 +1,171 @@
+"""A call to a model as a span: who was asked, what came back, tokens, cost, time to the first piece.
+
+Wraps any `Model`. The bytes pass through untouched; only the piece that carries `usage` is parsed, and the content is handed to
+tracing as it is, to be read outside the event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from opentelemetry import propagate, trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from noria.errors import NoriaError
+from noria.tracing import attach_payload, semconv
+
+from ._cards import Usage
+from ._hub import Resolved
+from ._prices import read_usage
+from ._protocol import Call, Operation, Reply
+
+__all__ = ["Observed", "call_model"]
+
+_tracer = trace.get_tracer("noria.models")
+_NAMES: dict[Operation, str] = {
+    "chat": semconv.CHAT,
+    "completion": semconv.TEXT_COMPLETION,
+    "embedding": semconv.EMBEDDINGS,
+}
+
+
+@dataclass(slots=True)
+class Observed:
+    """What is known of a call once its reply has been read to the end."""
+
+    usage: Usage
+    ttft_s: float | None = None
+    finished: bool = False
+
+
+async def call_model(resolved: Resolved, call: Call) -> tuple[Reply, Observed]:
+    """Opens a reply inside a span of its own, which ends with the reply. Raises as `Model.open` does."""
+    span = _tracer.start_span(f"{_NAMES[call.operation]} {resolved.card.id}", kind=SpanKind.CLIENT)
+    recording = span.is_recording()
+    if recording:
+        _describe(span, resolved, call)
+        headers = dict(call.headers)
+        propagate.inject(headers, trace.set_span_in_context(span))
+        call = replace(call, headers=headers)
+    begun = time.perf_counter()
+    try:
+        reply = await resolved.model.open(call)
+    except BaseException as error:
+        _fail(span, error)
+        span.end()
+        raise
+    observed = Observed(Usage())
+    if recording:
+        span.set_attribute(semconv.RESPONSE_MODEL, reply.card.id)
+        if reply.variant is not None:
+            span.set_attributes({semconv.ROUTE: resolved.card.id, semconv.ROUTE_VARIANT: reply.variant})
+        if reply.attempts > 1:
+            span.set_attribute("noria.attempts", reply.attempts)
+    watcher = _Watcher(span, reply, call, observed, begun)
+    return Reply(reply.card, watcher.pieces(), watcher.close, reply.headers, reply.variant, reply.attempts), observed
+
+
+def _describe(span: Span, resolved: Resolved, call: Call) -> None:
+    card = resolved.card
+    span.set_attributes(
+        {
+            semconv.OPERATION: _NAMES[call.operation],
+            semconv.PROVIDER: card.provider or "noria",
+            semconv.REQUEST_MODEL: card.id,
+            semconv.PROJECT: call.project_id,
+        }
+    )
+    if resolved.alias is not None:
+        span.set_attribute(semconv.ALIAS, resolved.alias)
+    attach_payload(span, input=call.body)
+
+
+def _fail(span: Span, error: BaseException) -> None:
+    kind = (error.code or type(error).__name__) if isinstance(error, NoriaError) else type(error).__name__
+    if span.is_recording():
+        span.set_attribute(semconv.ERROR_TYPE, kind)
+        span.set_status(Status(StatusCode.ERROR, str(error)))
+
+
+class _Watcher:
+    """Counts and keeps what passes. Ends the span exactly once, whether the reply is exhausted, broken off or closed."""
+
+    def __init__(self, span: Span, reply: Reply, call: Call, observed: Observed, begun: float) -> None:
+        self._span, self._reply, self._call, self._observed, self._begun = span, reply, call, observed, begun
+        self._kept: list[bytes] = []
+        self._ended = False
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        keep = self._kept.append
+        try:
+            async for piece in self._reply.pieces:
+                if self._observed.ttft_s is None:
+                    self._observed.ttft_s = time.perf_counter() - self._begun
+                keep(piece)
+                yield piece
+            self._observed.finished = True
+        except NoriaError as error:
+            _fail(self._span, error)
+            raise
+        finally:
+            self._end()
+
+    async def close(self) -> None:
+        try:
+            await self._reply.close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        raw = b"".join(self._kept)
+        stream = self._call.stream
+        self._observed.usage = read_usage(self._reply.card, _stream_usage(raw) if stream else _body_usage(raw))
+        span = self._span
+        if span.is_recording():
+            usage = self._observed.usage
+            span.set_attributes(
+                {
+                    semconv.INPUT_TOKENS: usage.input_tokens,
+                    semconv.OUTPUT_TOKENS: usage.output_tokens,
+                    semconv.CACHED_TOKENS: usage.cached_tokens,
+                }
+            )
+            if usage.cost_usd is not None:
+                span.set_attribute(semconv.COST_USD, usage.cost_usd)
+            if self._observed.ttft_s is not None:
+                span.set_attribute(semconv.TTFT_S, self._observed.ttft_s)
+            if not self._observed.finished:
+                span.set_attribute("noria.cancelled", True)
+            dialect: Any = {"chat": "chat", "completion": "completion"}.get(self._call.operation) if stream else None
+            attach_payload(span, output=raw, output_is_sse=dialect)
+        span.end()
+
+
+def _stream_usage(raw: bytes) -> dict[str, Any] | None:
+    """The `usage` of the last event that has one. Looked for from the end: it is in the last or the last but one."""
+    at = raw.rfind(b'"usage":{')
+    if at < 0:
+        at = raw.rfind(b'"usage": {')
+    if at < 0:
+        return None
+    start = raw.rfind(b"data:", 0, at) + 5
+    end = raw.find(b"\n", at)
+    try:
+        return orjson.loads(raw[start : end if end > 0 else None])["usage"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def _body_usage(raw: bytes) -> dict[str, Any] | None:
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return body.get("usage") if isinstance(body, dict) else None

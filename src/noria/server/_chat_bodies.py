@@ -1,0 +1,141 @@
+"""Request bodies of chat completions, completions and embeddings.
+
+Every field is honoured, recorded or refused, never ignored: `implemented` is acted on or forwarded to the model (which refuses
+what it cannot do), `recorded` is kept with the trace and the stored completion, `refused` answers 400 with the reason. The docs'
+table of fields is generated from these classes. Source: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from noria.messages import ChatMessage
+from noria.tools import ChatFunctionTool, ChatNamedToolChoice
+
+__all__ = ["RECORDED", "Body", "ChatBody", "CompletionBody", "EmbeddingBody", "Metadata"]
+
+RECORDED: dict[str, Any] = {"noria": "recorded"}
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
+class Body(BaseModel):
+    """A request body. `refused` names fields of OpenAI's that are not honoured here, each with the reason."""
+
+    model_config = ConfigDict(extra="forbid")
+    refused: ClassVar[dict[str, str]] = {}
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = Field(default=None, json_schema_extra=RECORDED)
+
+
+class TextFormat(Body):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Body):
+    type: Literal["json_object"]
+
+
+class JsonSchema(Body):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Body):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+Stop = str | Annotated[list[str], Field(max_length=4)]
+_Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+class _Sampling(Body):
+    model: str = Field(min_length=1, max_length=256)
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, le=128)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: Stop | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    user: str | None = Field(default=None, json_schema_extra=RECORDED)
+    # Beyond OpenAI's, with vLLM's names: forwarded, honoured by the local engine.
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    guided_regex: str | None = None
+    guided_grammar: str | None = None
+    guided_choice: list[str] | None = None
+
+
+class ChatBody(_Sampling):
+    """POST /v1/chat/completions."""
+
+    refused: ClassVar[dict[str, str]] = {
+        "audio": "audio output is not built",
+        "functions": "deprecated by OpenAI; send `tools`",
+        "function_call": "deprecated by OpenAI; send `tool_choice`",
+        "moderation": "moderation is not built",
+        "prediction": "predicted outputs are not built",
+        "prompt_cache_options": "the prefix cache needs no options",
+        "web_search_options": "web search is not built",
+    }
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    response_format: ResponseFormat | None = None
+    tools: list[ChatFunctionTool] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | ChatNamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    modalities: list[Literal["text"]] | None = Field(default=None, json_schema_extra=RECORDED)
+    store: bool | None = None
+    metadata: Metadata | None = None
+    safety_identifier: str | None = Field(default=None, max_length=512, json_schema_extra=RECORDED)
+    prompt_cache_key: str | None = Field(default=None, json_schema_extra=RECORDED)
+    prompt_cache_retention: str | None = Field(default=None, json_schema_extra=RECORDED)
+    service_tier: str | None = Field(default=None, json_schema_extra=RECORDED)
+
+
+class CompletionBody(_Sampling):
+    """POST /v1/completions."""
+
+    refused: ClassVar[dict[str, str]] = {"suffix": "text insertion is not built"}
+
+    prompt: str | list[str] | list[int] | list[list[int]] = Field(union_mode="smart")
+    best_of: int | None = Field(default=None, ge=1, le=20)
+    echo: bool | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=5)
+
+
+class EmbeddingBody(Body):
+    """POST /v1/embeddings."""
+
+    model: str = Field(min_length=1, max_length=256)
+    input: str | list[str] | list[int] | list[list[int]] = Field(union_mode="smart")
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(default=None, ge=1)
+    user: str | None = Field(default=None, json_schema_extra=RECORDED)
+    input_type: Literal["query", "passage"] | None = Field(
+        default=None, description="Beyond OpenAI's: what the text is, for embedders that tell queries from passages."
+    )

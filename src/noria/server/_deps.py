@@ -1,0 +1,65 @@
+"""What routes take as parameters: the instance, the caller with a scope, a cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Query, Request
+
+from noria.access import Principal, Scope
+from noria.store import Cursor, Page
+
+from ._wiring import Noria
+
+__all__ = ["Admin", "Data", "Inference", "ListCursor", "NoriaDep", "Traces", "listing"]
+
+
+def _noria(request: Request) -> Noria:
+    return request.app.state.noria
+
+
+NoriaDep = Annotated[Noria, Depends(_noria)]
+
+
+def _caller(scope: Scope) -> Callable[..., Awaitable[Principal]]:
+    async def caller(request: Request) -> Principal:
+        noria: Noria = request.app.state.noria
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        principal = await noria.keys.authenticate(token.strip() if kind.lower() == "bearer" else None)
+        principal.require(scope)
+        if principal.key_id is not None:
+            noria.limiter.take(principal.key_id, principal.requests_per_minute)
+        return principal
+
+    return caller
+
+
+Inference = Annotated[Principal, Depends(_caller("inference"))]
+Data = Annotated[Principal, Depends(_caller("data"))]
+Traces = Annotated[Principal, Depends(_caller("traces"))]
+Admin = Annotated[Principal, Depends(_caller("admin"))]
+
+
+def _cursor(
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: Annotated[str | None, Query(max_length=256)] = None,
+    before: Annotated[str | None, Query(max_length=256)] = None,
+) -> Cursor:
+    return Cursor(limit, order, after, before)
+
+
+ListCursor = Annotated[Cursor, Depends(_cursor)]
+
+
+def listing(page: Page[Any], show: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """A page in OpenAI's list shape."""
+    data = [show(row) for row in page.data]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": page.has_more,
+    }

@@ -1,0 +1,106 @@
+"""The outermost layer, in plain ASGI: size limits, the loopback rule, trace and request ids, idempotency keys.
+
+Plain ASGI because it wraps every request and every streamed chunk. Knows nothing about routes' meaning.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+from noria.errors import InvalidRequest, NoriaError, PayloadTooLarge, PermissionDenied
+
+from ._errors import error_response
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from ._wiring import Noria
+
+__all__ = ["Edge"]
+
+_UPLOADS = ("/v1/files",)
+
+
+class Edge:
+    """Refuses what is too large, and, while no API key exists, whoever is not on this machine."""
+
+    def __init__(self, app: ASGIApp, noria: Noria) -> None:
+        self._app, self._noria = app, noria
+        self._max_body = noria.settings.max_body_mb * 1024 * 1024
+        self._max_file = noria.settings.max_file_mb * 1024 * 1024
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            headers = dict(scope["headers"])
+            if not await self._noria.keys.exist():
+                _require_loopback(scope, headers)
+            limit = self._max_file + 1024 * 1024 if scope["path"].startswith(_UPLOADS) else self._max_body
+            receive = _limited(receive, headers, limit)
+        except NoriaError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except PayloadTooLarge as error:  # raised while a handler was reading the body
+            await error_response(error)(scope, receive, send)
+
+
+def _limited(receive: Receive, headers: dict[bytes, bytes], limit: int) -> Receive:
+    declared = headers.get(b"content-length", b"0")
+    if not declared.isdigit():
+        raise InvalidRequest("The Content-Length header is not a number.")
+    if int(declared) > limit:
+        raise _too_large(limit)
+    if b"transfer-encoding" not in headers:
+        return receive  # the server holds the sender to the declared length
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise _too_large(limit)
+        return message
+
+    return counted
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The request body is larger than {limit // (1024 * 1024)} MiB.", hint="The limits are max_body_mb and max_file_mb."
+    )
+
+
+def _require_loopback(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Without keys only this machine may call, and no web page may make its visitor's browser do it (DNS rebinding, CSRF)."""
+    client: Any = scope.get("client")
+    if client is not None and not _is_loopback(str(client[0])):
+        raise PermissionDenied("Noria has no API key yet and serves this machine only.", hint="Run: noria keys create")
+    host = headers.get(b"host", b"").decode("latin-1")
+    if host and not _is_loopback(_hostname(host)):
+        raise PermissionDenied(f"The Host header {host!r} is not this machine's.", hint="Use 127.0.0.1, or create an API key.")
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    if origin and not _is_loopback(_hostname(origin.partition("://")[2])):
+        raise PermissionDenied(f"Pages of {origin} may not call Noria while it has no API key.")
+
+
+def _hostname(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_loopback(host: str) -> bool:
+    if host in {"localhost", ""}:
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
