@@ -1,0 +1,205 @@
+"""Traces out: lists, trees, sums, deletion. What the server's routes, the console and datasets read.
+
+Reads run in threads on connections that cannot write; deletions go through the writer's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import Connection, func, select
+
+from noria.errors import InvalidRequest, NotFound
+from noria.tracing import _query, _stats
+from noria.tracing._deletion import STEP_TRACES, delete_traces, give_back_pages
+from noria.tracing._metrics import Metrics
+from noria.tracing._query import MAX_LIMIT, Order, TraceFilter
+from noria.tracing._records import DEFAULT_PROJECT
+from noria.tracing._schema import open_engine, spans, traces
+from noria.tracing._stats import GroupBy, StatsRow
+from noria.tracing._summary import ERROR
+from noria.tracing._tree import SpanNode, build_tree, load_spans
+from noria.tracing._writer import SpanWriter
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSummary:
+    """A line of a list of traces."""
+
+    trace_id: str
+    project: str
+    start_ns: int
+    end_ns: int
+    duration_ns: int
+    name: str
+    status: Literal["ok", "error"]
+    error_type: str | None
+    model: str | None
+    service: str | None
+    key_id: str | None
+    session_id: str | None
+    user_id: str | None
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cost_usd: float
+    ttft_s: float | None
+    span_count: int
+    error_count: int
+    input_preview: str | None
+    output_preview: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TracePage:
+    """Some traces; `after` of the next page, None at the end.
+
+    `text_capped`: the words searched for are so common that only the newest spans with them were looked at.
+    """
+
+    traces: tuple[TraceSummary, ...]
+    next_cursor: str | None
+    text_capped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TraceTree:
+    """One trace; `roots` are the spans whose parents are not (yet) here, in order of time."""
+
+    summary: TraceSummary
+    roots: tuple[SpanNode, ...]
+
+
+class TraceStore:
+    """The reading side of the trace store."""
+
+    def __init__(self, url: str, writer: SpanWriter, metrics: Metrics, *, readers: int) -> None:
+        self._engine = open_engine(url, writer=False, pool_size=readers)
+        self._threads = ThreadPoolExecutor(readers, thread_name_prefix="noria-traces")
+        self._writer, self._metrics = writer, metrics
+
+    async def list(self, wanted: TraceFilter, *, order: Order = "newest", after: str | None = None, limit: int = 50) -> TracePage:
+        """One page of the traces that match. Traces that arrive meanwhile do not shift later pages."""
+        if not 1 <= limit <= MAX_LIMIT:
+            raise InvalidRequest(f"limit must be between 1 and {MAX_LIMIT}, not {limit}.", param="limit")
+
+        def read(connection: Connection) -> TracePage:
+            matched = _query.matching(connection, wanted)
+            if matched.nothing:
+                return TracePage((), None)
+            rows = connection.execute(_query.page(matched, connection, order, after, limit)).all()
+            cursor = _query.encode_cursor(order, rows[limit - 1]) if len(rows) > limit else None
+            return TracePage(tuple(map(_summary, rows[:limit])), cursor, matched.text_capped)
+
+        return await self._read(read)
+
+    async def get(self, trace_id: str, *, project: str = DEFAULT_PROJECT) -> TraceTree:
+        """A trace with all its spans, nested, with what went in and out of each. Raises NotFound."""
+
+        def read(connection: Connection) -> TraceTree:
+            row = _find(connection, project, trace_id)
+            return TraceTree(_summary(row), build_tree(load_spans(connection, trace_id, spans.c.trace == row.id)))
+
+        return await self._read(read)
+
+    async def span(self, trace_id: str, span_id: str, *, project: str = DEFAULT_PROJECT) -> SpanNode:
+        """One span without its children. Raises NotFound."""
+
+        def read(connection: Connection) -> SpanNode:
+            row = _find(connection, project, trace_id)
+            here = (spans.c.trace == row.id) & (spans.c.span_id == span_id.lower())
+            found = load_spans(connection, trace_id, here)
+            if not found:
+                raise NotFound(f"There is no span {span_id!r} in trace {trace_id!r}.", param="span_id")
+            return found[0]
+
+        return await self._read(read)
+
+    async def count(self, wanted: TraceFilter) -> int:
+        """How many traces match; of a text search at most as many as `list` looks at."""
+
+        def read(connection: Connection) -> int:
+            matched = _query.matching(connection, wanted)
+            if matched.nothing:
+                return 0
+            return connection.execute(select(func.count()).select_from(traces).where(matched.where())).scalar_one()
+
+        return await self._read(read)
+
+    async def stats(self, wanted: TraceFilter, *, group_by: GroupBy = "none") -> list[StatsRow]:
+        """Requests, errors, latency percentiles, tokens and cost of the matching traces, by group.
+
+        By `model` or `provider` it counts model calls (spans), by anything else whole traces.
+        """
+
+        def read(connection: Connection) -> list[StatsRow]:
+            matched = _query.matching(connection, wanted)
+            return [] if matched.nothing else _stats.grouped(connection, matched.where(), group_by)
+
+        return await self._read(read)
+
+    async def delete(self, trace_id: str, *, project: str = DEFAULT_PROJECT) -> None:
+        """Remove a trace with everything that only it holds. Raises NotFound."""
+        row_id = await self._read(lambda connection: int(_find(connection, project, trace_id).id))
+        await self._delete([row_id])
+
+    async def delete_where(self, wanted: TraceFilter) -> int:
+        """Remove every trace that matches, in small batches; how many there were."""
+        deleted = 0
+        while True:
+            ids = await self._read(lambda connection: _matching_ids(connection, wanted))
+            if not ids:
+                return deleted
+            deleted += await self._delete(ids)
+
+    async def _delete(self, ids: list[int]) -> int:
+        def run(engine: Any) -> int:
+            deleted = delete_traces(engine, ids)
+            give_back_pages(engine)
+            return deleted
+
+        deleted = await asyncio.wrap_future(self._writer.submit(run))
+        self._metrics.traces_deleted.labels("request").inc(deleted)
+        return deleted
+
+    async def _read(self, query: Callable[[Connection], _Result]) -> _Result:
+        def run() -> _Result:
+            with self._engine.connect() as connection:
+                return query(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    def close(self) -> None:
+        """Close the reading connections."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._engine.dispose()
+
+
+_SUMMARY = tuple(field.name for field in fields(TraceSummary))
+
+
+def _summary(row: Any) -> TraceSummary:
+    values = {name: getattr(row, name) for name in _SUMMARY}
+    values["status"] = "error" if row.status == ERROR else "ok"
+    return TraceSummary(**values)
+
+
+def _find(connection: Connection, project: str, trace_id: str) -> Any:
+    here = (traces.c.project == project) & (traces.c.trace_id == trace_id.lower())
+    row = connection.execute(select(traces).where(here)).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no trace {trace_id!r}.", param="trace_id")
+    return row
+
+
+def _matching_ids(connection: Connection, wanted: TraceFilter) -> list[int]:
+    matched = _query.matching(connection, wanted)
+    if matched.nothing:
+        return []
+    return list(connection.execute(select(traces.c.id).where(matched.where()).limit(STEP_TRACES)).scalars())

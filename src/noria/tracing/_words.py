@@ -1,0 +1,65 @@
+"""The words under which text is found, the same for writing and for searching and for both databases.
+
+Letters and digits form words. Chinese, Japanese and Korean are cut into overlapping pairs of characters, which needs no
+dictionary and finds any run of two or more. Knows nothing about where the index is.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af"
+_CJK_RUN = re.compile(f"[{_CJK}]+")
+_WORD = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
+_MAX_WORD = 64
+_MAX_TERMS = 32
+
+
+def indexed(text: str) -> str:
+    """The text with each run of Chinese as pairs; what is left is split at word borders by the database."""
+    if text.isascii():
+        return text
+    return _CJK_RUN.sub(lambda run: f" {' '.join(_pairs(run[0]))} ", text)
+
+
+def terms(query: str) -> list[tuple[str, bool]]:
+    """The words that must all occur, each with whether its beginning is enough (the last word, as one types)."""
+    found: list[tuple[str, bool]] = []
+    for match in _WORD.finditer(query.lower()):
+        word = match[0]
+        if _CJK_RUN.fullmatch(word):
+            found += [(word, True)] if len(word) == 1 else [(pair, False) for pair in _pairs(word)[:-1]]
+        else:
+            found.append((word[:_MAX_WORD], False))
+    if found and not found[-1][1] and found[-1][0].isascii() and query and query[-1].isalnum():
+        found[-1] = (found[-1][0], True)
+    return list(dict.fromkeys(found))[:_MAX_TERMS]
+
+
+def _pairs(run: str) -> list[str]:
+    # The last character alone too, so that a search for one character finds it by its beginning wherever it stands.
+    return [run[i : i + 2] for i in range(len(run))]
+
+
+def fts5_query(query: str) -> str | None:
+    """The query in SQLite FTS5's language, None if there is no word in it."""
+    found = terms(query)
+    return " AND ".join(f'"{word}"{"*" if begins else ""}' for word, begins in found) or None
+
+
+def tsquery(query: str) -> str | None:
+    """The query in PostgreSQL's language, None if there is no word in it."""
+    found = terms(query)
+    return " & ".join(f"'{word}'{':*' if begins else ''}" for word, begins in found) or None
+
+
+def lexemes(text: str) -> list[str]:
+    """The distinct words of a text, for PostgreSQL's `array_to_tsvector`."""
+    return list({word[:_MAX_WORD] for word in _lower_words(text)})
+
+
+def _lower_words(text: str) -> list[str]:
+    words: list[str] = []
+    for match in _WORD.finditer(text.lower()):
+        words += _pairs(match[0]) if _CJK_RUN.fullmatch(match[0]) else [match[0]]
+    return words
