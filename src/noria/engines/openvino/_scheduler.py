@@ -1,0 +1,220 @@
+"""Decides what each model step computes: continuous batching over paged blocks.
+
+Knows nothing about the model, sampling or text. A step is a list of (sequence, number of its tokens to compute):
+1. every decoding sequence gets its one token; when blocks run out the youngest sequence is pre-empted (its blocks are
+   given back and it is computed again later, mostly from the prefix cache);
+2. what is left of the token budget is shared evenly by up to `MAX_PREFILLING` sequences that still read their prompt,
+   so that a short prompt does not wait behind a long one;
+3. waiting sequences are admitted in order of arrival while a slot, blocks and budget are there. Nobody overtakes.
+
+Invariants: a running sequence's blocks cover its computed tokens; a waiting one holds no block; `check` tests them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from noria.engines.openvino._blocks import BlockPool, chain_digest
+from noria.engines.openvino._sequence import FinishReason, Sequence
+from noria.errors import ContextTooLong
+
+__all__ = ["Limits", "Scheduled", "Scheduler"]
+
+MAX_PREFILLING = 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    block_size: int  # tokens in a block
+    context_length: int  # tokens
+    max_batch_tokens: int  # tokens computed in one step
+    max_running: int  # sequences
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """`count` tokens of `sequence` from `num_computed` on; `samples` when the last of them is its last token."""
+
+    sequence: Sequence
+    count: int
+
+    @property
+    def samples(self) -> bool:
+        return self.sequence.num_computed + self.count == len(self.sequence.tokens)
+
+
+class Scheduler:
+    def __init__(self, pool: BlockPool, limits: Limits) -> None:
+        self.pool = pool
+        self.limits = limits
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # in order of admission
+
+    def refuse_if_too_long(self, num_prompt: int, max_tokens: int) -> None:
+        """Raises ContextTooLong when the request could not finish even alone."""
+        limits = self.limits
+        room = min(limits.context_length, self.pool.num_blocks * limits.block_size)
+        if num_prompt + max_tokens <= room:
+            return
+        whose = "the model's context" if room == limits.context_length else "this engine's key/value cache"
+        raise ContextTooLong(
+            f"The prompt has {num_prompt} tokens and {max_tokens} were asked for, but {whose} holds {room} tokens.",
+            param="max_tokens" if num_prompt < room else "messages",
+            hint="Shorten the prompt or ask for fewer tokens.",
+        )
+
+    def add(self, sequence: Sequence) -> None:
+        sequence.arrived_s = time.monotonic()
+        self.waiting.append(sequence)
+
+    def plan(self) -> list[Scheduled]:
+        """The next step; every planned sequence holds the blocks that it needs. Empty when there is nothing to do."""
+        budget = self.limits.max_batch_tokens
+        planned = self._plan_decoding(budget)
+        budget -= len(planned)
+        prefilling = [s for s in self.running if s.num_missing > 1 and s.finish is None]
+        if not planned or budget > 0:
+            self._admit(prefilling, budget)
+            planned += self._plan_prefilling(prefilling, budget)
+        # Whoever was pre-empted to make room for another is not in this step.
+        running = {s.id for s in self.running}
+        return [item for item in planned if item.sequence.id in running]
+
+    def _plan_decoding(self, budget: int) -> list[Scheduled]:
+        planned: list[Scheduled] = []
+        decoding = [s for s in self.running if s.num_missing == 1]
+        # When there are more than the budget, the least recently served go first: they are moved to the end below.
+        for sequence in decoding[:budget]:
+            if sequence not in self.running:
+                continue  # pre-empted a moment ago for an older one
+            if self._grow(sequence, 1):
+                planned.append(Scheduled(sequence, 1))
+        if len(decoding) > budget:
+            served = {s.sequence.id for s in planned}
+            self.running.sort(key=lambda s: s.id in served)
+        return planned
+
+    def _grow(self, sequence: Sequence, count: int) -> bool:
+        """Gives the sequence blocks for `count` more tokens, pre-empting younger ones; False when it was itself the victim."""
+        needed = self._blocks_for(sequence.num_computed + count) - len(sequence.blocks)
+        while needed > self.pool.num_free:
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        sequence.blocks += [self.pool.take() for _ in range(needed)]
+        return True
+
+    def _blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.limits.block_size)
+
+    def _preempt(self, victim: Sequence) -> None:
+        self.running.remove(victim)
+        self.pool.release(victim.blocks)
+        victim.blocks = []
+        victim.num_computed = 0
+        victim.num_preempted += 1
+        self.waiting.appendleft(victim)
+
+    def _admit(self, prefilling: list[Sequence], budget: int) -> None:
+        while self.waiting and len(self.running) < self.limits.max_running:
+            if len(prefilling) >= min(MAX_PREFILLING, budget):
+                return
+            sequence = self._first_ready()
+            if sequence is None or not self._enter(sequence):
+                return
+            self.waiting.remove(sequence)
+            self.running.append(sequence)
+            prefilling.append(sequence)
+
+    def _first_ready(self) -> Sequence | None:
+        """The oldest waiting sequence that does not wait for a sibling's prompt."""
+        for sequence in self.waiting:
+            first = sequence.waits_for
+            if first is None or first.finish is not None or first.num_computed >= first.num_prompt:
+                return sequence
+        return None
+
+    def _enter(self, sequence: Sequence) -> bool:
+        """Attaches cached blocks if the rest of the sequence fits beside those running; else leaves it as it was."""
+        shared = self._share_prefix(sequence)
+        needed = self._blocks_for(len(sequence.tokens)) - len(shared)
+        # One block of slack a running sequence: admitting into the very last block would pre-empt at once.
+        slack = len(self.running)
+        if needed + slack > self.pool.num_free and self.running:
+            self.pool.release(shared)
+            return False
+        sequence.blocks = shared
+        sequence.num_computed = len(shared) * self.limits.block_size
+        if sequence.num_preempted == 0:
+            sequence.num_cached = sequence.num_computed
+            sequence.admitted_s = time.monotonic()
+        return True
+
+    def _share_prefix(self, sequence: Sequence) -> list[int]:
+        """Blocks of the longest cached prefix, at least one token short of everything (its logits are needed)."""
+        if sequence.wants_prompt_logprobs and sequence.num_generated == 0:
+            return []
+        shared: list[int] = []
+        for index in range((len(sequence.tokens) - 1) // self.limits.block_size):
+            block = self.pool.share(self._digest(sequence, index))
+            if block is None:
+                break
+            shared.append(block)
+        return shared
+
+    def _digest(self, sequence: Sequence, index: int) -> bytes:
+        """The chain digest of the sequence's full block `index`; kept, for tokens never change."""
+        size = self.limits.block_size
+        while len(sequence.digests) <= index:
+            at = len(sequence.digests)
+            parent = sequence.digests[-1] if at else sequence.salt
+            sequence.digests.append(chain_digest(parent, sequence.tokens[at * size : (at + 1) * size]))
+        return sequence.digests[index]
+
+    def _plan_prefilling(self, prefilling: list[Sequence], budget: int) -> list[Scheduled]:
+        planned: list[Scheduled] = []
+        # Those with the least left come first; what they do not need of their share goes to the others.
+        order = sorted(prefilling, key=lambda s: s.num_missing)
+        for position, sequence in enumerate(order):
+            if sequence not in self.running:
+                continue
+            count = min(sequence.num_missing, budget // (len(order) - position))
+            if count and self._grow(sequence, count):
+                planned.append(Scheduled(sequence, count))
+                budget -= count
+        return planned
+
+    def computed(self, planned: list[Scheduled]) -> None:
+        """Records that the step ran: publishes blocks that became full."""
+        size = self.limits.block_size
+        for item in planned:
+            sequence = item.sequence
+            before = sequence.num_computed // size
+            sequence.num_computed += item.count
+            for index in range(before, sequence.num_computed // size):
+                self.pool.publish(sequence.blocks[index], self._digest(sequence, index))
+
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        """Ends a sequence wherever it is and gives its blocks back."""
+        if sequence.finish is not None:
+            return
+        sequence.finish = reason
+        if sequence in self.running:
+            self.running.remove(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+
+    def check(self) -> None:
+        """The integrity check: raises AssertionError when an invariant is broken. Cheap enough for idle moments."""
+        self.pool.check([sequence.blocks for sequence in self.running])
+        for sequence in self.running:
+            assert sequence.num_computed <= len(sequence.tokens)
+            assert len(sequence.blocks) >= self._blocks_for(sequence.num_computed)
+        assert all(not s.blocks and s.finish is None for s in self.waiting)
+        if not self.running and not self.waiting:
+            assert self.pool.num_free == self.pool.num_blocks, "an idle engine holds blocks"

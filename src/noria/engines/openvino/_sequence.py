@@ -1,0 +1,103 @@
+"""One running answer: its tokens, its blocks, and how far they are computed.
+
+Knows nothing about scheduling policy or text. `Sampling` is what the sampler obeys; `Sequence` is the scheduler's record.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+__all__ = ["Constraint", "FinishReason", "Sampling", "Sequence", "TokenLogprobs"]
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+class Constraint(Protocol):
+    """A grammar that says which tokens may come next."""
+
+    def fill_mask(self, row: np.ndarray[Any, Any]) -> None:
+        """Writes one bit a token (int32 words, lowest bit first) into `row`."""
+        ...
+
+    def accept(self, token: int) -> None: ...
+
+    def finished(self) -> bool:
+        """Whether nothing but the end may follow."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What OpenAI's parameters (and vLLM's `top_k`, `min_p`, `repetition_penalty`) say, defaults meaning "off".
+
+    `seed` with the position in the answer decides every random number, so a request gives the same tokens whatever
+    else is in the batch. `top_logprobs` None: no log-probabilities; 0: the chosen token's only.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int = 0
+    top_logprobs: int | None = None
+
+    @property
+    def counts_tokens(self) -> bool:
+        return bool(self.frequency_penalty or self.presence_penalty or self.repetition_penalty != 1.0)
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Natural logarithms of a token's probability and of the likeliest tokens at its place."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+_ids = itertools.count()
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Invariant: `num_computed` ≤ len(tokens), and `blocks` covers at least `num_computed` tokens."""
+
+    tokens: list[int]
+    sampling: Sampling
+    salt: bytes = b""  # part of every block's digest: the adapter's name
+    constraint: Constraint | None = None
+    wants_prompt_logprobs: bool = False
+    waits_for: Sequence | None = None  # n > 1: start when that sibling's prompt is computed, then share its blocks
+    id: int = field(default_factory=lambda: next(_ids))
+    num_prompt: int = 0
+    num_computed: int = 0
+    num_cached: int = 0  # prompt tokens found in the prefix cache at first admission
+    num_preempted: int = 0
+    blocks: list[int] = field(default_factory=list[int])
+    digests: list[bytes] = field(default_factory=list[bytes])  # of the full blocks of `tokens`, as far as known
+    finish: FinishReason | None = None
+    counts: np.ndarray[Any, Any] | None = None  # int32 [V] of generated tokens, only when a penalty needs it
+    seen: np.ndarray[Any, Any] | None = None  # bool [V] of prompt and generated tokens, likewise
+    arrived_s: float = 0.0
+    admitted_s: float = 0.0
+    first_token_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.num_prompt = len(self.tokens)
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.tokens) - self.num_prompt
+
+    @property
+    def num_missing(self) -> int:
+        """Tokens whose keys and values are still to be computed; 1 while decoding."""
+        return len(self.tokens) - self.num_computed
