@@ -1,4 +1,7 @@
-"""`noria-model.json`: what a model's folder holds and what it was made of. Written last: where it is, the model is whole."""
+"""`noria-weights.json`: what a model's folder holds and what it was made of. Written last: where it is, the model is whole.
+
+What an engine must know about the model is in files of the engine's own, which this one lists like any other.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from noria.engines._recipes import Kind, Preparation
 
 __all__ = ["MANIFEST", "FileRecord", "Manifest", "SourceRecord", "describe", "read_manifest", "write_manifest"]
 
-MANIFEST = "noria-model.json"
+MANIFEST = "noria-weights.json"
 
 
 class SourceRecord(BaseModel):

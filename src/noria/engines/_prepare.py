@@ -47,10 +47,10 @@ def prepare(preparation: Preparation, sources: Path, out_dir: Path) -> None:
 
 
 def _openvino_gguf(sources: Path, out_dir: Path) -> None:
-    from noria.engines import openvino
+    from noria.engines.openvino.prepare import prepare as prepare_gguf
 
     (gguf,) = sources.glob("*.gguf")
-    openvino.prepare(gguf, out_dir)
+    prepare_gguf(gguf, out_dir)
 
 
 def _e5(sources: Path, out_dir: Path) -> None:
