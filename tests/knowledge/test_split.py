@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -112,7 +113,7 @@ def test_headings_and_table_headers_go_with_what_is_cut_from_them() -> None:
 def test_static_chunks_overlap_and_never_end_with_a_heading() -> None:
     text = "\n\n".join(f"Sentence {i} says something about number {i}." for i in range(200))
     passages = split(markdown(text), Chunking(100, 50), count_tokens)
-    overlaps = [above.end - below.start for above, below in zip(passages, passages[1:], strict=False)]
+    overlaps = [above.end - below.start for above, below in pairwise(passages)]
     assert all(overlap > 0 for overlap in overlaps)
 
 

@@ -24,6 +24,7 @@ _BOMS = (
 # Ties go to the earlier one: GB18030 decodes nearly anything, so a competitor must look clearly better.
 _LEGACY = ("gb18030", "big5", "cp932", "cp949", "cp1251", "cp1252")
 _SAMPLE_BYTES = 65_536
+_UTF16_MIN_ORDINARY = 0.3  # binary data read as UTF-16 gives rare ideographs, a few per cent of them ordinary
 
 # The characters that make up about half of any modern Chinese text, simplified and traditional.
 _COMMON_HAN = frozenset(
@@ -88,14 +89,21 @@ def _detect(data: bytes) -> str:
     if _fits(data, "utf-8"):
         return "utf-8"
     sample = data[:_SAMPLE_BYTES]
-    pairs = len(sample) // 2
-    if sample.count(0) > pairs // 4 and pairs:
-        return "utf-16-be" if sample[0::2].count(0) > sample[1::2].count(0) else "utf-16-le"
+    if 0 in sample:  # no text in a byte-oriented encoding holds zeros
+        best = max(("utf-16-le", "utf-16-be"), key=lambda encoding: _ordinary(sample, encoding))
+        return best if _ordinary(sample, best) > _UTF16_MIN_ORDINARY else "utf-8"
     scores = {encoding: _plausibility(sample, encoding) for encoding in _LEGACY if _fits(data, encoding)}
     if scores and max(scores.values()) > 0:
         return max(scores, key=lambda encoding: scores[encoding])
     # Nothing fits: broken UTF-8 is far likelier than a text in an encoding of the last century.
     return "utf-8"
+
+
+def _ordinary(sample: bytes, encoding: str) -> float:
+    """The share of characters that are ASCII or common Chinese ones."""
+    text = sample.decode(encoding, errors="ignore")
+    usual = sum(" " <= c <= "~" or c in "\n\r\t" or c in _COMMON_HAN for c in text) + len(_CJK_PUNCTUATION.findall(text))
+    return usual / max(len(text), 1)
 
 
 def _plausibility(sample: bytes, encoding: str) -> float:

@@ -13,16 +13,18 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import docx
 from docx.document import Document as DocxDocument
 from docx.oxml.ns import qn
-from lxml import etree
 
 from noria.errors import NoriaError
 from noria.knowledge._document import Document, DocumentBuilder, Limits, join_cells, unreadable
 
 __all__ = ["load"]
+
+_Element = Any  # lxml ships no types
 
 _P, _TBL, _TR, _TC, _SDT, _SDT_CONTENT = (qn(f"w:{tag}") for tag in ("p", "tbl", "tr", "tc", "sdt", "sdtContent"))
 _T, _TAB, _BR, _CR, _VAL = (qn(f"w:{tag}") for tag in ("t", "tab", "br", "cr", "val"))
@@ -104,7 +106,7 @@ class _Body:
                 self._table(element)
         self._flush_list()
 
-    def _paragraph(self, element: etree._Element) -> None:
+    def _paragraph(self, element: _Element) -> None:
         text = _text(element).strip("\n")
         if not text.strip():
             return
@@ -121,7 +123,7 @@ class _Body:
             self._flush_list()
             self._builder.add("code" if "code" in name or "preformatted" in name else "paragraph", text)
 
-    def _heading_level(self, properties: etree._Element | None, style: str) -> int:
+    def _heading_level(self, properties: _Element | None, style: str) -> int:
         outline = _value(properties, "w:outlineLvl")
         if outline.isdigit() and int(outline) < 9:
             return min(int(outline) + 1, 6)
@@ -132,7 +134,7 @@ class _Body:
             self._builder.add("list", "\n".join(self._items))
             self._items.clear()
 
-    def _table(self, table: etree._Element) -> None:
+    def _table(self, table: _Element) -> None:
         lines: list[str] = []
         for row in _unwrapped(table, (_TR,)):
             cells = [_cell_text(cell) for cell in _unwrapped(row, (_TC,))]
@@ -143,7 +145,7 @@ class _Body:
             self._builder.add("table", "\n".join(lines), header=lines[0] if len(lines) > 1 else "")
 
 
-def _unwrapped(parent: etree._Element, wanted: tuple[str, ...]) -> Iterator[etree._Element]:
+def _unwrapped(parent: _Element, wanted: tuple[str, ...]) -> Iterator[_Element]:
     """The wanted children, also those inside content controls and insertions. Iterative: nesting may be hostile."""
     stack = list(reversed(parent))
     while stack:
@@ -154,7 +156,7 @@ def _unwrapped(parent: etree._Element, wanted: tuple[str, ...]) -> Iterator[etre
             stack.extend(reversed(element))
 
 
-def _text(root: etree._Element) -> str:
+def _text(root: _Element) -> str:
     parts: list[str] = []
     stack = list(reversed(root))
     while stack:
@@ -171,12 +173,12 @@ def _text(root: etree._Element) -> str:
     return "".join(parts)
 
 
-def _cell_text(cell: etree._Element) -> str:
+def _cell_text(cell: _Element) -> str:
     """A cell's paragraphs, those of nested tables too, as one line."""
     return " ".join(filter(None, (" ".join(_text(paragraph).split()) for paragraph in cell.iter(_P))))
 
 
-def _value(properties: etree._Element | None, tag: str) -> str:
+def _value(properties: _Element | None, tag: str) -> str:
     found = properties.find(qn(tag)) if properties is not None else None
     return (found.get(_VAL) or "") if found is not None else ""
 

@@ -16,61 +16,17 @@ from noria.knowledge._encoding import decode_text
 __all__ = ["load"]
 
 _DROPPED = frozenset(
-    [
-        "script",
-        "style",
-        "noscript",
-        "template",
-        "nav",
-        "footer",
-        "aside",
-        "form",
-        "svg",
-        "iframe",
-        "object",
-        "embed",
-        "canvas",
-        "audio",
-        "video",
-        "button",
-        "select",
-        "option",
-        "input",
-        "textarea",
-        "dialog",
-        "head",
-    ]
+    """
+    script style noscript template nav footer aside form svg iframe object embed canvas audio video
+    button select option input textarea dialog head
+    """.split()  # noqa: SIM905
 )
 _DROPPED_ROLES = frozenset({"navigation", "contentinfo", "search", "menu", "banner"})
 _BLOCKS = frozenset(
-    [
-        "p",
-        "div",
-        "section",
-        "article",
-        "main",
-        "header",
-        "body",
-        "html",
-        "blockquote",
-        "figure",
-        "figcaption",
-        "address",
-        "details",
-        "summary",
-        "fieldset",
-        "center",
-        "dl",
-        "dt",
-        "dd",
-        "hr",
-        "tbody",
-        "thead",
-        "tr",
-        "td",
-        "th",
-        "caption",
-    ]
+    """
+    p div section article main header body html blockquote figure figcaption address details summary
+    fieldset center dl dt dd hr tbody thead tr td th caption
+    """.split()  # noqa: SIM905
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset({"ul", "ol"})

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as raw
@@ -22,6 +23,7 @@ from noria.knowledge._document import Document, DocumentBuilder, Limits, unreada
 __all__ = ["load"]
 
 _HYPHEN = "\ufffe"  # what pypdfium2 gives for a hyphen that PDFium found at a line's end; U+0002 in PDFium itself
+_CUT_INSIDE = re.compile("[\ufffe\x02](?=[a-zà-ÿ])")
 _CJK = re.compile(r"[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef\u3000-\u303f]")
 _SENTENCE_END = re.compile(r"[.!?:;。！？：；…][\"'”’）)\]]*$")
 _LIST_ITEM = re.compile(r"^\s*(?:[•●▪‣◦–—*-]|\(?\d{1,3}[.)、]|[a-z][.)])\s+\S")
@@ -29,7 +31,7 @@ _DIGITS = re.compile(r"\d+")
 
 _HEADING_RATIO = 1.15  # a heading is set at least this much larger than the body
 _HEADING_MAX_CHARS = 150
-_HEADING_MAX_SHARE = 0.2  # more lines than this cannot all be headings: sizes mean something else here
+_HEADING_MAX_SHARE = 0.25  # more of the text than this cannot be headings: sizes mean something else here
 _PARAGRAPH_GAP = 1.35  # line distance, in usual line distances, from which a new paragraph begins
 _REPEATED_SHARE = 0.5  # a first or last line on this share of the pages is a running head
 _REPEATED_MIN_PAGES = 5
@@ -39,9 +41,8 @@ _REPEATED_MIN_PAGES = 5
 class _Line:
     text: str
     size: float  # font size of the first glyph, 0 when unknown
-    top: float  # distance from the page's bottom, in points
-    left: float
-    right: float
+    baseline: float  # distance from the page's bottom, in points
+    right: float  # its right edge, in points
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _lines_of(textpage: pdfium.PdfTextPage) -> Iterator[_Line]:
             yield (
                 _measure(textpage, stripped, start + lead, start + len(stripped) - 1)
                 if aligned
-                else _Line(stripped.strip(), 0.0, 0.0, 0.0, 0.0)
+                else _Line(_without_cuts(stripped.strip()), 0.0, 0.0, 0.0)
             )
         start += len(line) + 1
 
@@ -140,16 +141,23 @@ def _measure(textpage: pdfium.PdfTextPage, text: str, first: int, last: int) -> 
     # A hyphen that PDFium made up has no box of its own.
     if text.endswith((_HYPHEN, "\x02")) and last > first:
         last -= 1
-    left, _, bottom, _ = _box(textpage, first)
-    _, right, _, _ = _box(textpage, last)
     size = float(raw.FPDFText_GetFontSize(textpage, first))
-    return _Line(text.strip(), size, bottom, left, right)
+    return _Line(_without_cuts(text.strip()), size, _baseline(textpage, first), _right_edge(textpage, last))
 
 
-def _box(textpage: pdfium.PdfTextPage, index: int) -> tuple[float, float, float, float]:
+def _baseline(textpage: pdfium.PdfTextPage, index: int) -> float:
+    x, y = ctypes.c_double(), ctypes.c_double()
+    return y.value if raw.FPDFText_GetCharOrigin(textpage, index, x, y) else 0.0
+
+
+def _right_edge(textpage: pdfium.PdfTextPage, index: int) -> float:
     left, right, bottom, top = (ctypes.c_double() for _ in range(4))
-    found = raw.FPDFText_GetCharBox(textpage, index, left, right, bottom, top)
-    return (left.value, right.value, bottom.value, top.value) if found else (0.0, 0.0, 0.0, 0.0)
+    return right.value if raw.FPDFText_GetCharBox(textpage, index, left, right, bottom, top) else 0.0
+
+
+def _without_cuts(text: str) -> str:
+    """PDFium itself puts some cut words together, and leaves its mark where the hyphen was."""
+    return _CUT_INSIDE.sub("", text)
 
 
 def _heading_levels(pages: list[list[_Line]]) -> dict[float, int]:
@@ -164,8 +172,7 @@ def _heading_levels(pages: list[list[_Line]]) -> dict[float, int]:
     if body <= 1.0:  # text scaled by its matrix: the nominal sizes are all 1
         return {}
     large = [line for page in pages for line in page if line.size >= body * _HEADING_RATIO]
-    num_lines = sum(len(page) for page in pages)
-    if not large or len(large) > _HEADING_MAX_SHARE * num_lines:
+    if not large or sum(len(line.text) for line in large) > _HEADING_MAX_SHARE * chars.total():
         return {}
     sizes = sorted({round(line.size, 1) for line in large if len(line.text) <= _HEADING_MAX_CHARS}, reverse=True)
     return {size: min(level, 6) for level, size in enumerate(sizes, start=1)}
@@ -207,14 +214,14 @@ def _add_page(builder: DocumentBuilder, lines: list[_Line], number: int, style: 
 
 
 def _usual_gap(lines: list[_Line]) -> float:
-    gaps = sorted(above.top - below.top for above, below in zip(lines, lines[1:], strict=False) if above.top - below.top > 1.0)
+    gaps = sorted(above.baseline - below.baseline for above, below in pairwise(lines) if above.baseline - below.baseline > 1.0)
     return gaps[len(gaps) // 3] if gaps else 0.0
 
 
 def _begins_block(above: _Line, line: _Line, usual_gap: float, margin: float, style: _Style) -> bool:
     if _level(above, style) != _level(line, style) or _LIST_ITEM.match(line.text):
         return True
-    gap = above.top - line.top
+    gap = above.baseline - line.baseline
     if usual_gap and (gap > usual_gap * _PARAGRAPH_GAP or gap < -usual_gap):  # going up is a new column
         return True
     # A line that stops well short of the margin after a full stop ends its paragraph.
@@ -242,12 +249,14 @@ def _join(lines: list[str]) -> str:
     for line in lines:
         if not joined:
             joined = line
-        elif joined.endswith((_HYPHEN, "\x02")) or (
-            joined.endswith(("-", "\u00ad")) and joined[-2:-1].isalpha() and line[:1].islower()
-        ):
+        elif joined.endswith((_HYPHEN, "\x02")) or _is_cut_word(joined, line):
             joined = joined[:-1] + line
         elif _CJK.match(joined[-1]) and _CJK.match(line[0]):
             joined += line
         else:
             joined += " " + line
     return joined.replace(_HYPHEN, "-").replace("\x02", "-")
+
+
+def _is_cut_word(above: str, below: str) -> bool:
+    return above.endswith(("-", "\u00ad")) and above[-2:-1].isalpha() and below[:1].islower()
