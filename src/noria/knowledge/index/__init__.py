@@ -13,7 +13,7 @@ from noria.knowledge.index._contract import (
 from noria.knowledge.index._exact import ExactVectorIndex
 from noria.knowledge.index._faiss import FaissVectorIndex
 from noria.knowledge.index._tantivy import TantivyTextIndex
-from noria.knowledge.index._terms import query_terms
+from noria.knowledge.index._terms import matched_words, query_terms
 
 __all__ = [
     "AllowedFiles",
@@ -27,5 +27,6 @@ __all__ = [
     "TantivyTextIndex",
     "TextIndex",
     "VectorIndex",
+    "matched_words",
     "query_terms",
 ]

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["query_terms", "segment", "text_analyzer"]
+__all__ = ["matched_words", "query_terms", "segment", "text_analyzer"]
 
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff]+")
 _WORD = re.compile(r"\w+")
@@ -57,3 +57,10 @@ def query_terms(query: str) -> dict[str, str]:
         if len(terms) >= _MAX_QUERY_TERMS:
             break
     return terms
+
+
+def matched_words(query: str, text: str) -> tuple[str, ...]:
+    """The words of `query` that `text` holds in any inflection, in the query's order."""
+    terms = query_terms(query)
+    held = set(text_analyzer().analyze(segment(text)))
+    return tuple(dict.fromkeys(word for term, word in terms.items() if term in held))
