@@ -27,7 +27,7 @@ ByteProgress = Callable[[int, int | None], None]
 """Called with the bytes on the disk and the bytes in all (None where the server does not say)."""
 
 ATTEMPTS = 5
-CHUNK = 1024 * 1024
+PROGRESS_BYTES = 1024 * 1024
 MARGIN_BYTES = 16 * 1024 * 1024
 """Left free on the disk beyond the file itself."""
 
@@ -118,13 +118,16 @@ def _fetch(client: httpx.Client, remote: Remote, target: Path, progress: BytePro
 def _copy(response: httpx.Response, file: BinaryIO, start: int, total: int | None, progress: ByteProgress) -> None:
     file.seek(start)
     file.truncate()
-    done = start
-    for chunk in response.iter_raw(CHUNK):
+    done = told = start
+    for chunk in response.iter_raw():  # as it comes: what a larger chunk would hold back is lost in a cut
         done += len(chunk)
         if total is not None and done > total:
             raise _Retry(f"more than the {total} bytes announced arrived")
         file.write(chunk)
-        progress(done, total)
+        if done - told >= PROGRESS_BYTES:
+            told = done
+            progress(done, total)
+    progress(done, total)
     file.flush()
     os.fsync(file.fileno())
     if total is not None and done < total:
