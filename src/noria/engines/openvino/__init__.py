@@ -8,17 +8,13 @@ Importing this package imports no native library: `prepare` loads them when call
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from noria.engines.openvino.prepare import prepare
+from pathlib import Path
 
 __all__ = ["prepare"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "prepare":
-        from noria.engines.openvino.prepare import prepare
+def prepare(gguf_path: Path, out_dir: Path, *, randomise: int | None = None) -> None:
+    """Writes a model folder from a GGUF file, weights in the default format. Raises ConfigurationError."""
+    from noria.engines.openvino import _prepare
 
-        return prepare
-    raise AttributeError(name)
+    _prepare.prepare(gguf_path, out_dir, randomise=randomise)

@@ -188,6 +188,10 @@ class Engine:
         note_tokens(sequence, (sampled.token,), self._model.vocab_size)
         if sequence.constraint is not None:
             sequence.constraint.accept(sampled.token)
+            if sequence.constraint.error is not None:
+                _log.error("a grammar failed: %s", sequence.constraint.error)
+                self.scheduler.finish(sequence, "error")
+                return ()
             if sequence.constraint.finished():
                 self.scheduler.finish(sequence, "stop")
                 return (sampled,)

@@ -19,6 +19,11 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 class Constraint(Protocol):
     """A grammar that says which tokens may come next."""
 
+    @property
+    def error(self) -> str | None:
+        """Why it can say nothing any more, if so."""
+        ...
+
     def fill_mask(self, row: np.ndarray[Any, Any]) -> None:
         """Writes one bit a token (int32 words, lowest bit first) into `row`."""
         ...
