@@ -57,9 +57,9 @@ class Settings(BaseModel):
     requests_per_minute: int = Field(0, ge=0, description="Default rate limit of a key; 0: none.")
     max_concurrent_requests: int = Field(512, ge=1, description="Model calls in flight before new ones get a 429.")
     request_timeout_s: float = Field(600.0, gt=0, description="Longest time a model call may take.")
-    allow_private_urls: bool = Field(
-        False,
-        description="Let model base URLs point at private or loopback addresses through the API (the CLI always may).",
+    allow_private_urls: bool = Field(False, description="Let models' base URLs point at private or loopback addresses.")
+    allow_engine_commands: bool = Field(
+        False, description="Let admins add engines that run a command (llama-server, vLLM) on this machine."
     )
 
     trace_content: bool = Field(True, description="Keep inputs and outputs in traces; off keeps figures only.")

@@ -13,7 +13,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import CancelledError as FutureCancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 from sqlalchemy import select
 
-from noria.errors import Conflict, ConfigurationError, NoriaError, NotFound
+from noria.errors import ConfigurationError, Conflict, NoriaError, NotFound
 from noria.store import DEFAULT_PROJECT, Cursor, Database, Job, Page, new_id, page
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Jobs:
         self._kinds[kind] = work
 
     @contextlib.asynccontextmanager
-    async def started(self) -> AsyncIterator[Jobs]:
+    async def started(self) -> AsyncGenerator[Jobs, None]:
         """Takes the home's lock, resumes unfinished jobs, and stops cleanly at the end (jobs go on at the next start)."""
         self._take_lock()
         self._loop = asyncio.get_running_loop()
@@ -131,7 +131,6 @@ class Jobs:
             "system_database_url": f"sqlite:///{self._home / 'jobs.db'}",
             "application_version": "1",  # the default is a hash of the source: an upgrade would strand jobs
             "executor_id": "local",
-            "run_admin_server": False,
             "enable_otlp": False,
             "log_level": "WARNING",
             "serializer": Json(),
@@ -176,7 +175,9 @@ class Jobs:
         task = asyncio.ensure_future(self._kinds[kind](context, arguments))
         self._running[job_id] = task
         await self.update(job_id, status="running")
-        with _tracer.start_as_current_span(f"job {kind}", attributes={"noria.job.id": job_id, "noria.project": project_id}) as span:
+        with _tracer.start_as_current_span(
+            f"job {kind}", attributes={"noria.job.id": job_id, "noria.project": project_id}
+        ) as span:
             try:
                 await task
             except asyncio.CancelledError:

@@ -80,7 +80,9 @@ class VectorStores:
         if len(rows) == 1:
             return rows[0]
         if rows:
-            raise InvalidRequest(f"Several vector stores are called {store_id!r}.", param="vector_store_id", hint="Use the id (vs_…).")
+            raise InvalidRequest(
+                f"Several vector stores are called {store_id!r}.", param="vector_store_id", hint="Use the id (vs_…)."
+            )
         raise NotFound(f"No vector store {store_id!r}.", param="vector_store_id", hint="`noria stores list` shows them.")
 
     async def view(self, row: VectorStore) -> StoreView:
@@ -147,7 +149,9 @@ class VectorStores:
                 query = select(StoreFile).where(StoreFile.store_id == store.id, StoreFile.file_id == entry["file_id"])
                 row = await session.scalar(query)
                 if row is None:
-                    row = StoreFile(project_id=store.project_id, store_id=store.id, file_id=entry["file_id"], created_at=int(time.time()))
+                    row = StoreFile(
+                        project_id=store.project_id, store_id=store.id, file_id=entry["file_id"], created_at=int(time.time())
+                    )
                     session.add(row)
                 row.status, row.error_code, row.error_message = "in_progress", None, None
                 row.attributes, row.chunking = dict(entry.get("attributes") or {}), dict(entry.get("chunking") or {})
@@ -194,10 +198,13 @@ class VectorStores:
             live.attributes = dict(attributes)
         return live
 
-    async def detach(self, row: StoreFile) -> None:
+    async def detach(self, row: StoreFile) -> list[int]:
+        """Takes a file out with its passages, whose ids it returns."""
         async with self._database.write() as session:
+            ids = list(await session.scalars(select(StoredPassage.id).where(StoredPassage.file_ordinal == row.ordinal)))
             await session.execute(delete(StoredPassage).where(StoredPassage.file_ordinal == row.ordinal))
             await session.execute(delete(StoreFile).where(StoreFile.ordinal == row.ordinal))
+        return ids
 
     async def batch(self, store: VectorStore, batch_id: str) -> tuple[FileBatch, FileCounts]:
         async with self._database.read() as session:

@@ -7,6 +7,7 @@ from ._prices import cost_usd, read_usage
 from ._protocol import Call, Model, Operation, Reply
 from ._routes import Retry, Retrying, Route
 from ._sse import SSEDecoder, chunks, stream_error
+from ._traced import Observed, call_model
 from ._wire import WireClient
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Hub",
     "Model",
     "ModelCard",
+    "Observed",
     "Operation",
     "Price",
     "ProviderSpec",
@@ -30,6 +32,7 @@ __all__ = [
     "Usage",
     "WireClient",
     "builtin_providers",
+    "call_model",
     "chunks",
     "cost_usd",
     "read_usage",

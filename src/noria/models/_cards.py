@@ -56,7 +56,7 @@ class ModelCard(BaseModel):
 
     engine: Literal["openvino", "embedding", "command", "url"] | None = None
     command: tuple[str, ...] | None = Field(
-        None, description="For engine = command; {socket} or {port} and {model_dir} are filled in."
+        default=None, description="For engine = command; {socket} or {port} and {model_dir} are filled in."
     )
     weights: str | None = Field(default=None, description="Recipe of the weights to pull, for the built-in engines.")
     health_path: str = "/health"
@@ -74,7 +74,10 @@ class ModelCard(BaseModel):
     price: Price | None = None
     supports: tuple[Feature, ...] = ()
     grounded_languages: tuple[str, ...] | None = Field(
-        None, description="Languages in which it answers from passages well; null: not known, taken as all."
+        default=None, description="Languages in which it answers from passages well; null: not known, taken as all."
+    )
+    sampling: dict[str, float] = Field(
+        default_factory=dict[str, float], description="Sampling defaults where the caller gives none, as the model's makers advise."
     )
     query_prefix: bool = Field(default=False, description="An embedding model that takes `input_type` query or passage.")
     sample_prompt: str | None = None

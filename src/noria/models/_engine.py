@@ -52,6 +52,7 @@ class EngineModel:
                 label=self._card.id,
                 headers=call.headers,
                 socket_path=str(endpoint.socket_path) if endpoint.socket_path else None,
+                generation=endpoint.generation,
                 local=True,
             )
             answer = await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)
@@ -66,7 +67,7 @@ class EngineModel:
         return Reply(self._card, answer.pieces, close, answer.headers)
 
     def _body(self, call: Call) -> bytes:
-        body = dict(call.body)
+        body = {**self._card.sampling, **call.body} if call.operation != "embedding" else dict(call.body)
         body["model"] = self._card.upstream_name
         if call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}

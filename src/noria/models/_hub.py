@@ -12,6 +12,7 @@ import orjson
 from noria.access import CredentialStore
 from noria.engines import EngineSpec, Supervisor, WeightsStore
 from noria.errors import InvalidRequest, Unavailable
+from noria.messages import text_of
 from noria.settings import Settings, provider_key
 from noria.store import DEFAULT_PROJECT
 
@@ -125,9 +126,26 @@ class Hub:
         """A JSON call to an engine's own route (token counting)."""
         async with self.supervisor.lease(await self.engine_spec(card)) as endpoint:
             socket = str(endpoint.socket_path) if endpoint.socket_path else None
-            target = Target(f"{endpoint.base_url}{path}", card.id, {}, socket_path=socket, local=True)
+            target = Target(
+                f"{endpoint.base_url}{path}", card.id, {}, socket_path=socket, generation=endpoint.generation, local=True
+            )
             answer = await self.client.post(target, orjson.dumps(body), timeout_s=timeout_s, stream=False)
             return orjson.loads(b"".join([piece async for piece in answer.pieces]))
 
+    async def count_tokens(self, card: ModelCard, given: dict[str, Any]) -> tuple[int, bool]:
+        """Tokens of `{"text": …}` or `{"messages": …}`, and whether that is exact: remote models' are estimated."""
+        if card.source == "engine" and card.engine == "openvino":
+            counted = await self.ask_engine(card, "/v1/noria/tokenize", given)
+            return int(counted["num_tokens"]), True
+        return _estimate_tokens(given), False
+
     async def aclose(self) -> None:
         await self.client.aclose()
+
+
+def _estimate_tokens(given: dict[str, Any]) -> int:
+    """About four Latin letters or one Chinese character a token, and four tokens of frame a message."""
+    messages = given.get("messages") or ()
+    text = given.get("text") or "".join(text_of(message.get("content")) for message in messages)
+    wide = sum(1 for character in text if character >= "\u2e80")
+    return wide + (len(text) - wide + 3) // 4 + 4 * len(messages)

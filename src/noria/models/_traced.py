@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from noria.errors import NoriaError
-from noria.tracing import attach_payload, semconv
+from noria.tracing import attach_payload, inject, semconv
 
 from ._cards import Usage
 from ._hub import Resolved
@@ -49,7 +49,7 @@ async def call_model(resolved: Resolved, call: Call) -> tuple[Reply, Observed]:
     if recording:
         _describe(span, resolved, call)
         headers = dict(call.headers)
-        propagate.inject(headers, trace.set_span_in_context(span))
+        inject(headers, span)
         call = replace(call, headers=headers)
     begun = time.perf_counter()
     try:

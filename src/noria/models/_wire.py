@@ -38,12 +38,16 @@ _MAX_ERROR_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to send: `url` is the full address; over `socket_path` its host is only a name. `label` is for messages."""
+    """Where to send: `url` is the full address; over `socket_path` its host is only a name. `label` is for messages.
+
+    Connections to a socket of an earlier `generation` (the engine has restarted since) are dropped.
+    """
 
     url: str
     label: str
     headers: Mapping[str, str]
     socket_path: str | None = None
+    generation: int = 0
     public_only: bool = False
     local: bool = False
 
@@ -82,10 +86,17 @@ class WireClient:
     def __init__(self, *, connect_timeout_s: float = 10.0) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._generations: dict[str, int] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def _session(self, target: Target) -> aiohttp.ClientSession:
         key = target.socket_path or ("public" if target.public_only else "any")
         session = self._sessions.get(key)
+        if session is not None and self._generations.get(key) != target.generation:
+            task = asyncio.ensure_future(session.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+            session = None
         if session is None or session.closed:
             if target.socket_path:
                 connector: aiohttp.BaseConnector = aiohttp.UnixConnector(target.socket_path, limit=0)
@@ -96,6 +107,7 @@ class WireClient:
                 connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar(), trust_env=not target.socket_path
             )
             self._sessions[key] = session
+            self._generations[key] = target.generation
         return session
 
     async def post(self, target: Target, body: bytes, *, timeout_s: float, stream: bool) -> Answer:
@@ -137,11 +149,6 @@ class WireClient:
             raise _unreachable(target, error) from None
         except orjson.JSONDecodeError:
             raise UpstreamError(f"{target.label} answered with something that is not JSON.") from None
-
-    async def forget_socket(self, path: str) -> None:
-        """Drops the connections to an engine that is gone."""
-        if (session := self._sessions.pop(path, None)) is not None:
-            await session.close()
 
     async def aclose(self) -> None:
         for session in self._sessions.values():

@@ -33,7 +33,16 @@ __all__ = ["router"]
 router = APIRouter(tags=["Inference"], responses=ERROR_RESPONSES)
 
 # What Noria acts on or records itself; a model never sees these.
-_OWN = {"store", "metadata", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier", "modalities"}
+_OWN = {
+    "store",
+    "metadata",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "service_tier",
+    "modalities",
+}
 _PREFIX: dict[Operation, str] = {"chat": "chatcmpl-", "completion": "cmpl-", "embedding": ""}
 
 
@@ -42,7 +51,9 @@ async def create_chat_completion(body: ChatBody, request: Request, caller: Infer
     forward = body.model_dump(exclude_unset=True, by_alias=True, exclude=_OWN)
     stored = None
     if body.store:
-        stored = StoredCall(noria.database, caller.project_id, body.model_dump(exclude_unset=True, by_alias=True), body.metadata or {})
+        stored = StoredCall(
+            noria.database, caller.project_id, body.model_dump(exclude_unset=True, by_alias=True), body.metadata or {}
+        )
     return await _answer(_Ask("chat", body.model, forward, body.safety_identifier or body.user, stored), caller, noria)
 
 
@@ -90,14 +101,12 @@ async def _answer(ask: _Ask, caller: Principal, noria: Noria) -> Response:
         async def close() -> None:
             slot.leave()
             await reply.close()
-            noria.count(observed, reply.card, caller)
 
         return EventStream(relay.pieces(), close, headers)
     try:
         raw = await reply.read()
     finally:
         slot.leave()
-    noria.count(observed, reply.card, caller)
     raw = _own_names(raw, ask, reply.card)
     if ask.stored is not None:
         await ask.stored.save(orjson.loads(raw), reply.card.id)

@@ -18,9 +18,7 @@ __all__ = ["RECORDED", "Body", "ChatBody", "CompletionBody", "EmbeddingBody", "M
 
 RECORDED: dict[str, Any] = {"noria": "recorded"}
 
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-]
+Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 
 
 class Body(BaseModel):

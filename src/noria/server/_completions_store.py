@@ -113,7 +113,9 @@ async def _find(noria: NoriaDep, project_id: str, completion_id: str) -> Complet
         row = await session.get(Completion, completion_id)
     if row is None or row.project_id != project_id:
         raise NotFound(
-            f"No stored completion {completion_id!r}.", param="completion_id", hint="Only completions made with `store: true` are kept."
+            f"No stored completion {completion_id!r}.",
+            param="completion_id",
+            hint="Only completions made with `store: true` are kept.",
         )
     return row
 

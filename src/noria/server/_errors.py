@@ -93,7 +93,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def on_bug(_: Request, error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
         _log.exception("A bug", exc_info=error)
-        body = {"message": "Noria failed in an unexpected way; its log says more.", "type": "server_error", "param": None, "code": None}
+        body = {
+            "message": "Noria failed in an unexpected way; its log says more.",
+            "type": "server_error",
+            "param": None,
+            "code": None,
+        }
         return Response(orjson.dumps({"error": body}), 500, None, "application/json")
 
 

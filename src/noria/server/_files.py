@@ -94,7 +94,9 @@ async def create_file(
 async def list_files(
     caller: Data, noria: NoriaDep, cursor: ListCursor, purpose: Annotated[str | None, Query(max_length=64)] = None
 ) -> dict[str, Any]:
-    query = select(File).where(File.project_id == caller.project_id, or_(File.expires_at.is_(None), File.expires_at > int(time.time())))
+    query = select(File).where(
+        File.project_id == caller.project_id, or_(File.expires_at.is_(None), File.expires_at > int(time.time()))
+    )
     if purpose is not None:
         query = query.where(File.purpose == purpose)
     async with noria.database.read() as session:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from noria.errors import NoriaError
@@ -25,14 +26,12 @@ def sse_error(error: NoriaError) -> bytes:
     return sse(error_bytes(error))
 
 
-class EventStream:
+class EventStream(Response):
     """An ASGI response: sends pieces as they come, stops when the client is gone, always calls `close`.
 
     Lighter than Starlette's StreamingResponse, which runs a task group for each stream; here one task waits for the client to
     leave while this one sends.
     """
-
-    background = None
 
     def __init__(
         self,
@@ -40,10 +39,10 @@ class EventStream:
         close: Callable[[], Awaitable[None]],
         headers: dict[str, str] | None = None,
     ) -> None:
+        super().__init__()
         self._pieces, self._close = pieces, close
-        self.status_code = 200
-        self._headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        self._headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        self._sent_headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+        self._sent_headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sender = asyncio.current_task()
@@ -60,7 +59,7 @@ class EventStream:
 
         watcher = asyncio.ensure_future(watch())
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            await send({"type": "http.response.start", "status": 200, "headers": self._sent_headers})
             try:
                 async for piece in self._pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -75,4 +74,3 @@ class EventStream:
             watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(self._close())
-

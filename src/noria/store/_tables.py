@@ -103,6 +103,8 @@ class File(Base):
 
 
 class VectorStore(Base):
+    """`version` rises with every change of its passages; an index saved at an older one catches up when opened."""
+
     __tablename__ = "vector_store"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("project.id"), index=True)
@@ -114,6 +116,7 @@ class VectorStore(Base):
     expires_after_days: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
     last_active_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    version: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class FileBatch(Base):
@@ -125,7 +128,10 @@ class FileBatch(Base):
 
 
 class StoreFile(Base):
-    """A file in a vector store. `generation` is the live one: passages of another are invisible and swept later."""
+    """A file in a vector store. `generation` is the live one: passages of another are invisible and swept later.
+
+    `changed_version` is the store's version at which this file last changed.
+    """
 
     __tablename__ = "store_file"
     __table_args__ = (UniqueConstraint("store_id", "file_id"),)
@@ -143,6 +149,7 @@ class StoreFile(Base):
     generation: Mapped[int] = mapped_column(Integer, default=0)
     usage_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     num_passages: Mapped[int] = mapped_column(Integer, default=0)
+    changed_version: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
 
 
@@ -153,6 +160,7 @@ class StoredPassage(Base):
     __table_args__ = (
         Index("ix_passage_file", "file_ordinal", "generation", "position"),
         Index("ix_passage_sha256", "store_id", "sha256"),
+        {"sqlite_autoincrement": True},  # an id is never used again: indexes know passages by it
     )
     id: Mapped[int] = mapped_column(_BigId, primary_key=True, autoincrement=True)
     store_id: Mapped[str] = mapped_column(ForeignKey("vector_store.id", ondelete="CASCADE"))

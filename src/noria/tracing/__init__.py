@@ -14,6 +14,7 @@ from noria.tracing._payload import attach_payload
 from noria.tracing._propagation import extract, inject, trace_id_of
 from noria.tracing._provider import Tracing, TracingOptions, configure
 from noria.tracing._query import Order, TraceFilter
+from noria.tracing._sse import assemble
 from noria.tracing._stats import GroupBy, StatsRow
 from noria.tracing._store import TracePage, TraceStore, TraceSummary, TraceTree
 from noria.tracing._tree import SpanNode
@@ -38,6 +39,7 @@ __all__ = [
     "TracingHealth",
     "TracingOptions",
     "WriterOptions",
+    "assemble",
     "attach_payload",
     "configure",
     "extract",

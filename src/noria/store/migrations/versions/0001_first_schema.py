@@ -181,6 +181,7 @@ def upgrade() -> None:
         sa.Column("expires_after_days", sa.Integer(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("last_active_at", sa.BigInteger(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["project_id"],
             ["project.id"],
@@ -223,6 +224,7 @@ def upgrade() -> None:
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("usage_bytes", sa.BigInteger(), nullable=False),
         sa.Column("num_passages", sa.Integer(), nullable=False),
+        sa.Column("changed_version", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["file_id"],
@@ -261,6 +263,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["file_ordinal"], ["store_file.ordinal"], ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["store_id"], ["vector_store.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("passage", schema=None) as batch_op:
         batch_op.create_index("ix_passage_file", ["file_ordinal", "generation", "position"], unique=False)

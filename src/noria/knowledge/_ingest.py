@@ -1,0 +1,251 @@
+"""Ingestion: a file becomes live passages. Extract, split, embed what is new, switch over in one transaction.
+
+A durable job per batch of files. Each file is a resumable piece: its passages are written under the next generation, in
+batches, and become visible when the file's `generation` is switched; a crash before that leaves rows that the next attempt finds
+and keeps (so nothing is embedded twice) or sweeps. A vector is looked up by the passage's hash before it is computed, so a
+changed file costs only its changed passages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from opentelemetry import trace
+from sqlalchemy import and_, delete, select
+
+from noria.errors import InvalidRequest, NoriaError, NotFound, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
+from noria.jobs import JobContext
+from noria.store import Blobs, Database, File, StoredPassage, StoreFile, VectorStore
+
+from ._document import Document
+from ._extractor import ExtractorPool
+from ._split import Chunking, CountTokens, Passage, split
+
+__all__ = ["Embedder", "Ingestor", "Vectors"]
+
+_log = logging.getLogger("noria.knowledge")
+_tracer = trace.get_tracer("noria.knowledge")
+
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
+_BATCH = 64
+_SQL_BATCH = 400
+_ATTEMPTS = 6
+_PASSING = (Unavailable, UpstreamError, UpstreamTimeout, RateLimited)
+
+
+class Embedder(Protocol):
+    """Texts to vectors by a model's name; token counts as that model counts."""
+
+    @property
+    def model(self) -> str: ...
+
+    async def dimensions(self, model: str) -> int: ...
+
+    async def embed(self, texts: list[str], *, model: str, kind: str) -> Vectors: ...
+
+    async def count_tokens(self, model: str) -> CountTokens | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """A file whose passages have just become these."""
+
+    store_id: str
+    file_ordinal: int
+    version: int
+    passages: Sequence[StoredPassage]
+    removed: Sequence[int]
+
+
+class Ingestor:
+    """`on_switch` tells the indexes, after the database has committed."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        embedder: Embedder,
+        extractors: ExtractorPool,
+        on_switch: Callable[[Switched], Awaitable[None]],
+    ) -> None:
+        self._database, self._blobs, self._embedder = database, blobs, embedder
+        self._extractors, self._on_switch = extractors, on_switch
+        self._counters: dict[str, CountTokens] = {}
+
+    async def run(self, context: JobContext, arguments: Mapping[str, Any]) -> None:
+        """The job: every file of `ordinals` that is still `in_progress`, one after the other."""
+        ordinals: list[int] = list(arguments["ordinals"])
+        failed = 0
+        for number, ordinal in enumerate(ordinals):
+            context.check()
+            async with self._database.read() as session:
+                row = await session.get(StoreFile, ordinal)
+                file = await session.get(File, row.file_id) if row is not None else None
+            if row is None or file is None or row.status != "in_progress":
+                continue
+            await context.progress(number, len(ordinals), "files", file=file.filename, failed=failed)
+            if not await self._ingest(row, file, context, number, len(ordinals)):
+                failed += 1
+                await context.progress(number, len(ordinals), "files", failed=failed)
+        await context.progress(len(ordinals), len(ordinals), "files", file=None, failed=failed)
+
+    async def _ingest(self, row: StoreFile, file: File, context: JobContext, number: int, total: int) -> bool:
+        with _tracer.start_as_current_span("ingest file", attributes={"noria.file": file.filename}) as span:
+            try:
+                passages = await self._patiently(row, file, context, number, total)
+            except NoriaError as error:
+                span.set_attribute("error.type", error.code or type(error).__name__)
+                await self._fail(row, error)
+                return False
+            span.set_attribute("noria.passages", passages)
+        return True
+
+    async def _patiently(self, row: StoreFile, file: File, context: JobContext, number: int, total: int) -> int:
+        """Tries again while the embedder is away (an engine restarts, a remote one is busy); what was embedded is kept."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._file(row, file, context, number, total)
+            except _PASSING as error:
+                if attempt == _ATTEMPTS - 1 or error.code in {"weights_missing", "missing_credential"}:
+                    raise
+                await asyncio.sleep(max(error.retry_after_s or 0, min(30, 2**attempt)))
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _fail(self, row: StoreFile, error: NoriaError) -> None:
+        if isinstance(error, _PASSING):
+            code = "server_error"
+        else:
+            code = "invalid_file" if error.code == "unreadable_file" else "unsupported_file"
+        async with self._database.write() as session:
+            live = await session.get(StoreFile, row.ordinal)
+            if live is not None:
+                live.status, live.error_message = "failed", str(error)
+                live.error_code = code
+
+    async def _file(self, row: StoreFile, file: File, context: JobContext, number: int, total: int) -> int:
+        async with self._database.read() as session:
+            store = await session.get(VectorStore, row.store_id)
+        if store is None:
+            raise NotFound(f"The vector store {row.store_id} is gone.")
+        document = await self._extract(file)
+        text = await self._blobs.put(document.text.encode())
+        counter = await self._counter(store.embedding_model)
+        chunking = Chunking.from_openai(row.chunking or None)
+        with _tracer.start_as_current_span("split"):
+            passages = await asyncio.to_thread(lambda: list(split(document, chunking, counter)))
+        if not passages:
+            raise InvalidRequest(f"{file.filename} holds no text.", code="unreadable_file")
+        generation = row.generation + 1
+        kept = await self._kept(row, generation, passages)
+        todo = [position for position in range(len(passages)) if position not in kept]
+        for start in range(0, len(todo), _BATCH):
+            context.check()
+            await self._write(
+                store, row, generation, [(position, passages[position]) for position in todo[start : start + _BATCH]]
+            )
+            share = (len(kept) + min(start + _BATCH, len(todo))) / len(passages)
+            await context.progress(number + share, total, "files", file=file.filename)
+        await self._switch(row, generation, passages, text.sha256)
+        return len(passages)
+
+    async def _extract(self, file: File) -> Document:
+        with _tracer.start_as_current_span("extract"):
+            data = await self._blobs.get(file.sha256)
+            return await self._extractors.extract(data, filename=file.filename)
+
+    async def _counter(self, model: str) -> CountTokens:
+        if model not in self._counters:
+            self._counters[model] = await self._embedder.count_tokens(model) or _estimate
+        return self._counters[model]
+
+    async def _kept(self, row: StoreFile, generation: int, passages: Sequence[Passage]) -> set[int]:
+        """Positions that an interrupted attempt wrote already; what it wrote otherwise is swept."""
+        query = select(StoredPassage.id, StoredPassage.position, StoredPassage.sha256).where(
+            StoredPassage.file_ordinal == row.ordinal, StoredPassage.generation == generation
+        )
+        kept: set[int] = set()
+        stale: list[int] = []
+        async with self._database.write() as session:
+            for identity, position, sha256 in await session.execute(query):
+                same = position < len(passages) and passages[position].hash == sha256 and position not in kept
+                (kept.add if same else stale.append)(position if same else identity)
+            for start in range(0, len(stale), _SQL_BATCH):
+                await session.execute(delete(StoredPassage).where(StoredPassage.id.in_(stale[start : start + _SQL_BATCH])))
+        return kept
+
+    async def _write(self, store: VectorStore, row: StoreFile, generation: int, batch: Sequence[tuple[int, Passage]]) -> None:
+        vectors = await self._vectors(store, [passage for _, passage in batch])
+        async with self._database.write() as session:
+            session.add_all(
+                StoredPassage(
+                    store_id=store.id,
+                    file_ordinal=row.ordinal,
+                    generation=generation,
+                    position=position,
+                    sha256=passage.hash,
+                    text=passage.text,
+                    context=passage.context,
+                    start=passage.start,
+                    end=passage.end,
+                    page=passage.page,
+                    last_page=passage.last_page,
+                    heading_path=list(passage.heading_path),
+                    num_tokens=passage.num_tokens,
+                    vector=vectors[passage.hash],
+                )
+                for position, passage in batch
+            )
+
+    async def _vectors(self, store: VectorStore, passages: Sequence[Passage]) -> dict[str, bytes]:
+        """Vectors by passage hash: those that the store has, and fresh ones for the rest."""
+        query = select(StoredPassage.sha256, StoredPassage.vector).where(
+            StoredPassage.store_id == store.id, StoredPassage.sha256.in_({passage.hash for passage in passages})
+        )
+        async with self._database.read() as session:
+            found = {sha256: vector for sha256, vector in await session.execute(query)}
+        missing = {passage.hash: passage.text_to_embed for passage in passages if passage.hash not in found}
+        if missing:
+            vectors = await self._embedder.embed(list(missing.values()), model=store.embedding_model, kind="passage")
+            if vectors.shape[1] != store.dimensions:
+                raise InvalidRequest(
+                    f"{store.embedding_model} gave vectors of {vectors.shape[1]} dimensions, the store has {store.dimensions}.",
+                    hint="The model behind the name has changed: make a new store.",
+                )
+            found |= {sha256: vector.astype("<f4").tobytes() for sha256, vector in zip(missing, vectors, strict=True)}
+        return found
+
+    async def _switch(self, row: StoreFile, generation: int, passages: Sequence[Passage], text_sha256: str) -> None:
+        """Makes the new generation live and the old one gone, at once for every reader."""
+        async with self._database.write() as session:
+            live = await session.get(StoreFile, row.ordinal)
+            if live is None:  # taken out of the store meanwhile
+                await session.execute(delete(StoredPassage).where(StoredPassage.file_ordinal == row.ordinal))
+                return
+            if live.status != "in_progress":
+                return
+            old = and_(StoredPassage.file_ordinal == row.ordinal, StoredPassage.generation != generation)
+            removed = list(await session.scalars(select(StoredPassage.id).where(old)))
+            await session.execute(delete(StoredPassage).where(old))
+            added = list(
+                await session.scalars(
+                    select(StoredPassage).where(StoredPassage.file_ordinal == row.ordinal, StoredPassage.generation == generation)
+                )
+            )
+            store = await session.get_one(VectorStore, row.store_id)
+            store.version += 1
+            live.generation, live.status, live.changed_version = generation, "completed", store.version
+            version = store.version
+            live.text_sha256, live.num_passages = text_sha256, len(added)
+            live.usage_bytes = sum(len(passage.text.encode()) + len(passage.vector) for passage in added)
+        await self._on_switch(Switched(row.store_id, row.ordinal, version, added, removed))
+
+
+def _estimate(text: str) -> int:
+    """Tokens where the embedder's tokenizer is not at hand: on the safe side for Latin and Chinese text."""
+    wide = sum(1 for character in text if character >= "\u2e80")
+    return wide + (len(text) - wide + 2) // 3

@@ -1,0 +1,177 @@
+"""Knowledge as the layers above see it: stores, files in and out, search; rows and indexes kept in step."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opentelemetry import trace
+from sqlalchemy import delete, select
+
+from noria.errors import InvalidRequest, NotFound
+from noria.jobs import Jobs
+from noria.store import Blobs, Database, File, FileBatch, StoreFile, VectorStore
+from noria.tracing import attach_payload, semconv
+
+from ._extractor import ExtractorPool
+from ._filters import parse_filter
+from ._ingest import Embedder, Ingestor, Switched
+from ._retrieval import FoundPassage, Retrieval
+from ._search import Hit
+from ._stores import VectorStores
+
+__all__ = ["Knowledge"]
+
+_tracer = trace.get_tracer("noria.knowledge")
+_JOB = "ingest"
+_SWEEP_S = 60.0
+
+
+class Knowledge:
+    """Use `async with Knowledge.opened(…)`, before the jobs start (it registers its kind of job)."""
+
+    def __init__(
+        self, database: Database, blobs: Blobs, jobs: Jobs, embedder: Embedder, extractors: ExtractorPool, indexes: Path
+    ) -> None:
+        self._database, self._blobs, self._jobs, self._embedder = database, blobs, jobs, embedder
+        self.stores = VectorStores(database)
+        self.retrieval = Retrieval(database, embedder, indexes)
+        ingestor = Ingestor(database, blobs, embedder, extractors, self._switched)
+        jobs.register(_JOB, ingestor.run)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(
+        cls, database: Database, blobs: Blobs, jobs: Jobs, embedder: Embedder, indexes: Path
+    ) -> AsyncGenerator[Knowledge, None]:
+        async with ExtractorPool(size=1) as extractors:
+            knowledge = cls(database, blobs, jobs, embedder, extractors, indexes)
+            sweeper = asyncio.ensure_future(knowledge._sweep())
+            try:
+                yield knowledge
+            finally:
+                sweeper.cancel()
+                await asyncio.gather(sweeper, return_exceptions=True)
+                await knowledge.retrieval.aclose()
+
+    async def create(
+        self,
+        project_id: str,
+        *,
+        name: str,
+        description: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+    ) -> VectorStore:
+        """A store for the default embedder, which stays the store's."""
+        model = self._embedder.model
+        values = {
+            "name": name,
+            "description": description,
+            "meta": dict(metadata or {}),
+            "embedding_model": model,
+            "dimensions": await self._embedder.dimensions(model),
+            "expires_after_days": expires_after_days,
+        }
+        return await self.stores.create(project_id, values)
+
+    async def add_files(
+        self, store: VectorStore, entries: Sequence[Mapping[str, Any]], *, batch: bool = False
+    ) -> tuple[list[StoreFile], FileBatch | None]:
+        """Attaches files and starts the job that ingests them."""
+        if (await self.stores.view(store)).status == "expired":
+            raise InvalidRequest(
+                f"The vector store {store.id} has expired.", param="vector_store_id", code="vector_store_expired"
+            )
+        rows, made = await self.stores.attach(store, entries, batch=batch)
+        if rows:
+            ordinals = {"ordinals": [row.ordinal for row in rows]}
+            await self._jobs.start(_JOB, store.id, ordinals, project_id=store.project_id)
+        return rows, made
+
+    async def _switched(self, switched: Switched) -> None:
+        await self.retrieval.changed(switched)
+
+    async def set_attributes(self, row: StoreFile, attributes: Mapping[str, Any]) -> StoreFile:
+        changed = await self.stores.set_attributes(row, attributes)
+        await self.retrieval.attributes_changed(row.store_id, row.ordinal)
+        return changed
+
+    async def remove_file(self, row: StoreFile) -> None:
+        """Takes a file out of a store; its passages are gone for every search that starts after this."""
+        ids = await self.stores.detach(row)
+        await self.retrieval.file_removed(row.store_id, row.ordinal, ids)
+
+    async def delete(self, store: VectorStore) -> None:
+        await self.stores.delete(store)
+        await self.retrieval.dropped(store.id)
+
+    async def forget_file(self, file: File) -> None:
+        """Deletes an uploaded file, from every store too; the blob goes when nothing else needs it."""
+        async with self._database.read() as session:
+            rows = list(await session.scalars(select(StoreFile).where(StoreFile.file_id == file.id)))
+        for row in rows:
+            await self.remove_file(row)
+        async with self._database.write() as session:
+            await session.execute(delete(File).where(File.id == file.id))
+            needed = await session.scalar(select(File.id).where(File.sha256 == file.sha256).limit(1))
+            texts = {row.text_sha256 for row in rows if row.text_sha256}
+            still = set(await session.scalars(select(StoreFile.text_sha256).where(StoreFile.text_sha256.in_(texts))))
+        for sha256 in texts - still:
+            await self._blobs.delete(sha256)
+        if needed is None:
+            await self._blobs.delete(file.sha256)
+
+    async def file_text(self, row: StoreFile) -> str:
+        """The canonical text of an ingested file; passages' spans point into it."""
+        if row.text_sha256 is None:
+            raise NotFound(f"The file {row.file_id} has not been read yet.", param="file_id", hint=f"Its status is {row.status}.")
+        return (await self._blobs.get(row.text_sha256)).decode()
+
+    async def check(self, project_id: str, store_ids: Sequence[str], filters: Mapping[str, Any] | None) -> None:
+        """Raises NotFound or InvalidRequest as `search` would, without searching."""
+        for store_id in store_ids:
+            await self.stores.get(project_id, store_id)
+        if filters is not None:
+            parse_filter(filters)
+
+    async def search(
+        self,
+        project_id: str,
+        store_ids: Sequence[str],
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        ranking: Mapping[str, Any] | None = None,
+    ) -> list[Hit[FoundPassage]]:
+        """The best passages over all stores and queries, best first, each once."""
+        rows = [await self.stores.get(project_id, store_id) for store_id in store_ids]
+        with _tracer.start_as_current_span("retrieval") as span:
+            span.set_attributes({semconv.OPERATION: semconv.RETRIEVAL, semconv.DATA_SOURCE_ID: ",".join(row.id for row in rows)})
+            hits = await self.retrieval.search(rows, queries, k=k, filters=filters, ranking=ranking)
+            content = [{"filename": hit.passage.filename, "score": hit.score, "text": hit.passage.text} for hit in hits]
+            attach_payload(span, input={"queries": list(queries), "filters": filters}, output={"passages": content})
+        await self.stores.touch([row.id for row in rows])
+        return hits
+
+    async def _sweep(self) -> None:
+        """Deletes expired files, and the files of expired stores, now and then."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now = int(time.time())
+            async with self._database.read() as session:
+                expired = list(await session.scalars(select(File).where(File.expires_at < now).limit(100)))
+                stores = await session.scalars(select(VectorStore).where(VectorStore.expires_after_days.is_not(None)))
+                gone = [row for row in stores if row.last_active_at + (row.expires_after_days or 0) * 86400 < now]
+            for file in expired:
+                await self.forget_file(file)
+            for store in gone:
+                async with self._database.read() as session:
+                    rows = list(await session.scalars(select(StoreFile).where(StoreFile.store_id == store.id)))
+                for row in rows:
+                    await self.remove_file(row)

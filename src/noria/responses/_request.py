@@ -1,0 +1,139 @@
+"""The body of POST /v1/responses, strictly. Source: https://platform.openai.com/docs/api-reference/responses/create"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from noria.messages import InputItem
+from noria.tools import FunctionTool, NamedToolChoice
+
+__all__ = ["FileSearchTool", "ResponseRequest"]
+
+_RECORDED: dict[str, Any] = {"noria": "recorded"}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    refused: ClassVar[dict[str, str]] = {}
+
+
+class HybridWeights(_Strict):
+    embedding_weight: float = Field(ge=0)
+    text_weight: float = Field(ge=0)
+
+
+class RankingOptions(_Strict):
+    ranker: Literal["auto", "none", "default-2024-11-15", "default_2024_08_21"] | None = Field(
+        default=None, json_schema_extra=_RECORDED
+    )
+    score_threshold: float | None = Field(default=None, ge=0, le=1)
+    hybrid_search: HybridWeights | None = None
+
+
+class FileSearchTool(_Strict):
+    type: Literal["file_search"]
+    vector_store_ids: list[str] = Field(min_length=1, max_length=8)
+    max_num_results: int | None = Field(default=None, ge=1, le=50)
+    filters: dict[str, Any] | None = None
+    ranking_options: RankingOptions | None = None
+
+
+class TextFormat(_Strict):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(_Strict):
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(_Strict):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    type: Literal["json_schema"]
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    schema_: dict[str, Any] = Field(alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+
+
+class TextOptions(_Strict):
+    format: Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class Reasoning(_Strict):
+    refused: ClassVar[dict[str, str]] = {"summary": "reasoning summaries are not built"}
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+
+
+class ResponseStreamOptions(_Strict):
+    include_obfuscation: bool | None = Field(default=None, json_schema_extra=_RECORDED)
+
+
+class NoriaOptions(_Strict):
+    """What only Noria has. `answer`: let the model write (`generate`), quote passages verbatim (`extract`), or choose
+    by the model's card and the question's language (`auto`)."""
+
+    answer: Literal["auto", "generate", "extract"] = "auto"
+
+
+class ResponseRequest(_Strict):
+    """POST /v1/responses."""
+
+    refused: ClassVar[dict[str, str]] = {
+        "background": "background responses are not built; stream instead",
+        "context_management": "context management is not built; use `truncation`",
+        "conversation": "the conversations API is not built; use `previous_response_id`",
+        "moderation": "moderation is not built",
+        "prompt": "stored prompts are not built",
+        "prompt_cache_options": "the prefix cache needs no options",
+    }
+
+    model: str = Field(min_length=1, max_length=256)
+    input: str | list[InputItem]
+    instructions: str | None = None
+    previous_response_id: str | None = Field(default=None, max_length=128)
+    tools: list[Annotated[FunctionTool | FileSearchTool, Field(discriminator="type")]] | None = Field(
+        default=None, max_length=128
+    )
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: int | None = Field(default=None, ge=1)
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    text: TextOptions | None = None
+    reasoning: Reasoning | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    include: list[Literal["file_search_call.results", "message.output_text.logprobs"]] | None = None
+    metadata: (
+        Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None
+    ) = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = Field(default=None, json_schema_extra=_RECORDED)
+    user: str | None = Field(default=None, json_schema_extra=_RECORDED)
+    safety_identifier: str | None = Field(default=None, max_length=512, json_schema_extra=_RECORDED)
+    prompt_cache_key: str | None = Field(default=None, json_schema_extra=_RECORDED)
+    prompt_cache_retention: str | None = Field(default=None, json_schema_extra=_RECORDED)
+    service_tier: str | None = Field(default=None, json_schema_extra=_RECORDED)
+    noria: NoriaOptions | None = Field(default=None, description="Beyond OpenAI's: how to answer from documents.")
+
+    @property
+    def file_search(self) -> FileSearchTool | None:
+        return next((tool for tool in self.tools or [] if isinstance(tool, FileSearchTool)), None)
+
+    @property
+    def functions(self) -> list[FunctionTool]:
+        return [tool for tool in self.tools or [] if isinstance(tool, FunctionTool)]
+
+    @property
+    def keep(self) -> bool:
+        return self.store is not False
+
+    def includes(self, what: str) -> bool:
+        return what in (self.include or ())

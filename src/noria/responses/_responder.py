@@ -1,0 +1,206 @@
+"""The server-side loop of a response: history, search, model, citations, storage; as a stream of OpenAI's events.
+
+Whoever wants the object alone reads to the last event. A failure before anything was sent raises; after that it is the
+`response.failed` event. Searching comes before the model is asked (small models choose tools badly); the answer is then
+written by the model, or quoted from the passages where the model's card says that it cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry import trace
+
+from noria.errors import ContextTooLong, NoriaError
+from noria.knowledge import Knowledge
+from noria.messages import MessageItem, text_of, to_chat_messages
+from noria.models import Call, Hub, Resolved
+from noria.store import Database, new_id
+from noria.tools import NamedToolChoice, chat_tool, chat_tool_choice
+
+from ._draft import Draft, Event, TextDraft
+from ._grounding import Grounding
+from ._history import ResponseStore, as_items
+from ._request import ResponseRequest
+from ._turn import Turn, chat_body
+
+__all__ = ["Responder"]
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one response needs while it runs."""
+
+    request: ResponseRequest
+    project_id: str
+    resolved: Resolved
+    own_items: list[Any]
+    items: list[Any]
+    draft: Draft
+    text: TextDraft
+    sticky: str | None
+
+
+class Responder:
+    def __init__(self, database: Database, hub: Hub, knowledge: Knowledge, *, timeout_s: float) -> None:
+        self.stored = ResponseStore(database)
+        self._hub, self._knowledge, self._timeout_s = hub, knowledge, timeout_s
+        self._grounding = Grounding(hub, knowledge)
+
+    async def prepare(self, request: ResponseRequest, project_id: str) -> AsyncGenerator[Event, None]:
+        """Everything that can fail with a status of its own, then the events. Raises NoriaError."""
+        resolved = await self._hub.resolve(request.model, project_id)
+        history = await self.stored.history(project_id, request.previous_response_id)
+        own_items = await self.stored.resolve_references(project_id, as_items(request.input))
+        if request.file_search is not None:
+            await self._knowledge.check(project_id, request.file_search.vector_store_ids, request.file_search.filters)
+        draft = Draft(request, resolved.card.id)
+        sticky = request.safety_identifier or request.user
+        work = _Work(request, project_id, resolved, own_items, [*history, *own_items], draft, TextDraft(draft), sticky)
+        events = self._run(work)
+        first = await anext(events)  # creates the response; the model is asked only after it
+
+        async def all_events() -> AsyncGenerator[Event, None]:
+            try:
+                yield first
+                async for event in events:
+                    yield event
+            finally:
+                await events.aclose()
+
+        return all_events()
+
+    async def _run(self, work: _Work) -> AsyncGenerator[Event, None]:
+        draft = work.draft
+        for event in draft.start():
+            yield event
+        try:
+            steps = self._grounded(work) if self._searches(work) else self._generate(work, to_chat_messages(work.items))
+            incomplete: str | None = None
+            async for event in steps:
+                incomplete = event.pop("_incomplete", incomplete)
+                if "type" in event:
+                    yield event
+            last = draft.finish(incomplete=incomplete)
+        except NoriaError as error:
+            trace.get_current_span().set_attribute("error.type", error.code or type(error).__name__)
+            last = draft.fail(error)
+        if work.request.keep:
+            await self.stored.save(work.project_id, draft.id, work.request.previous_response_id, work.own_items, last["response"])
+        yield last
+
+    @staticmethod
+    def _searches(work: _Work) -> bool:
+        request, last = work.request, work.items[-1] if work.items else None
+        if request.file_search is None or request.tool_choice == "none":
+            return False
+        if isinstance(request.tool_choice, NamedToolChoice) and request.tool_choice.type == "function":
+            return False
+        return isinstance(last, MessageItem) and last.role == "user"
+
+    # --- answering from documents -------------------------------------------------------------------------------------
+
+    async def _grounded(self, work: _Work) -> AsyncIterator[Event]:
+        tool = work.request.file_search
+        assert tool is not None
+        draft, question = work.draft, text_of(work.items[-1].content)
+        item: dict[str, Any] = {
+            "type": "file_search_call",
+            "id": new_id("fs_"),
+            "status": "in_progress",
+            "queries": [question],
+            "results": None,
+        }
+        index, added = draft.open_item(item)
+        yield added
+        where = {"item_id": item["id"], "output_index": index}
+        yield draft.event("response.file_search_call.in_progress", **where)
+        item["status"] = "searching"
+        yield draft.event("response.file_search_call.searching", **where)
+        found = await self._grounding.search(work.project_id, tool, question)
+        item["status"] = "completed"
+        if work.request.includes("file_search_call.results"):
+            item["results"] = [hit.as_result() for hit in found.hits]
+        yield draft.event("response.file_search_call.completed", **where)
+        yield draft.close_item(index)
+
+        options = work.request.noria
+        mode = await self._grounding.mode(found, work.resolved.card, options.answer if options else "auto")
+        draft.body["noria"] = {"answer_mode": mode}
+        trace.get_current_span().set_attribute("noria.answer_mode", mode)
+        if mode == "generate":
+            prompt = await self._grounding.prompt(found, work.resolved.card, work.request)
+            messages = to_chat_messages(work.items[:-1])
+            async for event in self._generate(work, [*messages, {"role": "user", "content": prompt}], cite=found):
+                yield event
+            return
+        quoted = await self._grounding.quote(found, mode)
+        for event in work.text.delta(quoted.text):
+            yield event
+        for annotation in quoted.annotations:
+            for event in work.text.annotate(annotation):
+                yield event
+        for event in work.text.close():
+            yield event
+
+    # --- the model ----------------------------------------------------------------------------------------------------
+
+    async def _generate(self, work: _Work, messages: list[dict[str, Any]], *, cite: Any = None) -> AsyncIterator[Event]:
+        request, draft, text = work.request, work.draft, work.text
+        if request.instructions:
+            messages = [{"role": "system", "content": request.instructions}, *messages]
+        tools = [chat_tool(tool) for tool in request.functions]
+        turn = Turn()
+        async for delta in self._ask(work, turn, messages, tools):
+            for event in text.delta(delta.text, delta.logprobs):
+                yield event
+        draft.add_usage(turn.usage)
+        cut = turn.finish_reason == "length"
+        if not turn.calls:
+            for event in text.open():
+                yield event
+        if cite is not None and text.opened:
+            for annotation in await self._grounding.citations(cite, text.text):
+                for event in text.annotate(annotation):
+                    yield event
+        for event in text.close(incomplete=cut):
+            yield event
+        for index in sorted(turn.calls):
+            for event in draft.function_call(turn.calls[index]):
+                yield event
+        if cut:
+            yield {"_incomplete": "max_output_tokens"}
+        elif turn.finish_reason == "content_filter":
+            yield {"_incomplete": "content_filter"}
+
+    async def _ask(
+        self, work: _Work, turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    ) -> AsyncIterator[Any]:
+        """The model's deltas; with `truncation: auto` the oldest messages are dropped until the rest fits."""
+        choice = chat_tool_choice(work.request.tool_choice)
+        if isinstance(choice, str) and not tools:
+            choice = None
+        while True:
+            body = chat_body(work.request, messages, tools, choice)
+            call = Call("chat", body, timeout_s=self._timeout_s, sticky=work.sticky, project_id=work.project_id)
+            try:
+                async for delta in turn.run(work.resolved, call):
+                    yield delta
+            except ContextTooLong:
+                shorter = _without_oldest(messages)
+                if work.request.truncation != "auto" or len(shorter) == len(messages):
+                    raise
+                messages = shorter
+            else:
+                return
+
+
+def _without_oldest(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the first message that is not the system's and not the last; with a call go its outputs."""
+    start = 1 if messages and messages[0]["role"] in {"system", "developer"} else 0
+    end = start + 1
+    while end < len(messages) - 1 and messages[end]["role"] == "tool":
+        end += 1
+    return messages if end >= len(messages) else messages[:start] + messages[end:]

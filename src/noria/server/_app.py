@@ -1,0 +1,40 @@
+"""The ASGI application: routes inside, the edge around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from noria import __version__
+
+from . import _chat, _completions_store, _files, _models, _noria_admin, _noria_models, _noria_traces, _responses, _vector_stores
+from ._edge import Edge
+from ._errors import install
+from ._idempotency import Idempotent
+from ._root_span import RootSpan
+from ._wiring import Noria
+
+__all__ = ["build_app"]
+
+_DESCRIPTION = "OpenAI's API over local and remote models, knowledge and traces; what only Noria has is under /v1/noria."
+
+
+def build_app(noria: Noria) -> Any:
+    """The application of one running instance."""
+    app = FastAPI(title="Noria", version=__version__, description=_DESCRIPTION, docs_url="/docs", redoc_url=None)
+    app.state.noria = noria
+    install(app)
+    for module in (
+        _completions_store,
+        _chat,
+        _responses,
+        _models,
+        _files,
+        _vector_stores,
+        _noria_models,
+        _noria_traces,
+        _noria_admin,
+    ):
+        app.include_router(module.router)
+    return Edge(RootSpan(Idempotent(app, noria), noria), noria)

@@ -1,0 +1,225 @@
+"""/v1/noria/…: the catalogue, pulling and removing weights, engines, token counts, jobs."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from noria.access import check_public_url
+from noria.errors import InvalidRequest, NotFound
+from noria.messages import ChatMessage
+from noria.models import CatalogueFilter, ModelCard, builtin_providers
+from noria.store import Job
+
+from ._chat_bodies import Body
+from ._deps import Admin, Data, Inference, ListCursor, NoriaDep, listing
+from ._errors import ERROR_RESPONSES
+from ._wiring import Noria
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/noria", tags=["Noria: models"], responses=ERROR_RESPONSES)
+
+
+async def _show_card(noria: Noria, card: ModelCard, project_id: str) -> dict[str, Any]:
+    added = await noria.hub.catalogue.added(project_id)
+    aliases = [alias for alias, target in noria.hub.catalogue.aliases.items() if target == card.id]
+    return {
+        "object": "noria.model",
+        **card.model_dump(mode="json"),
+        "state": await noria.model_state(card, project_id),
+        "added": card.id in added,
+        "aliases": aliases,
+    }
+
+
+@router.get("/models", summary="The catalogue with each model's state")
+async def list_catalogue(
+    caller: Inference,
+    noria: NoriaDep,
+    query: Annotated[str | None, Query(max_length=256)] = None,
+    task: Literal["chat", "embedding"] | None = None,
+    licence: Annotated[str | None, Query(max_length=64)] = None,
+    language: Annotated[str | None, Query(max_length=16)] = None,
+    source: Literal["engine", "provider", "route"] | None = None,
+    max_size_mb: Annotated[int | None, Query(ge=1)] = None,
+) -> dict[str, Any]:
+    size = max_size_mb * 1024 * 1024 if max_size_mb else None
+    where = CatalogueFilter(query, task, licence, language, source, size)
+    cards = await noria.hub.catalogue.all(caller.project_id, where)
+    return {"object": "list", "data": [await _show_card(noria, card, caller.project_id) for card in cards], "has_more": False}
+
+
+@router.get("/providers", summary="The remote providers and whether a key is set")
+async def list_providers(caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    stored = {row.provider: row for row in await noria.credentials.list(caller.project_id)}
+    from noria.settings import provider_key
+
+    data = [
+        {
+            "object": "noria.provider",
+            "id": name,
+            **spec.model_dump(include={"title", "base_url", "base_url_env", "key_env", "keyless"}),
+            "key": "environment"
+            if spec.key_env and provider_key(spec.key_env)
+            else "stored"
+            if name in stored
+            else "not needed"
+            if spec.keyless
+            else "missing",
+            "key_hint": stored[name].hint if name in stored else None,
+        }
+        for name, spec in builtin_providers().items()
+    ]
+    return {"object": "list", "data": data, "has_more": False}
+
+
+class CredentialBody(Body):
+    """PUT /v1/noria/providers/{provider}/credential."""
+
+    value: str = Field(min_length=1, max_length=4096)
+
+
+@router.put("/providers/{provider}/credential", summary="Store a provider's key, encrypted")
+async def put_credential(provider: str, body: CredentialBody, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    if provider not in builtin_providers():
+        raise NotFound(
+            f"{provider!r} is not a known provider.", param="provider", hint=f"Known: {', '.join(builtin_providers())}."
+        )
+    row = await noria.credentials.put(provider, body.value.strip(), caller.project_id)
+    return {"object": "noria.credential", "provider": provider, "hint": row.hint}
+
+
+@router.delete("/providers/{provider}/credential", summary="Forget a provider's key")
+async def delete_credential(provider: str, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    await noria.credentials.delete(provider, caller.project_id)
+    return {"object": "noria.credential.deleted", "provider": provider, "deleted": True}
+
+
+@router.post("/models", summary="Add or replace a model or a route")
+async def add_model(body: ModelCard, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    if body.base_url is not None:
+        await check_public_url(body.base_url, param="base_url", allow_private=noria.settings.allow_private_urls)
+    if body.engine == "command" and not noria.settings.allow_engine_commands:
+        raise InvalidRequest(
+            "Engines that run a command of yours are off, for whoever may add one may run anything.",
+            param="engine",
+            hint="Start the server with NORIA_ALLOW_ENGINE_COMMANDS=true.",
+        )
+    await noria.hub.catalogue.add(body, caller.project_id)
+    return await _show_card(noria, body, caller.project_id)
+
+
+@router.get("/models/{model:path}", summary="One model's card")
+async def get_card(model: str, caller: Inference, noria: NoriaDep) -> dict[str, Any]:
+    card, _ = await noria.hub.catalogue.find(model, caller.project_id)
+    return await _show_card(noria, card, caller.project_id)
+
+
+class NamedModel(Body):
+    """A body that names one model."""
+
+    model: str = Field(min_length=1, max_length=256)
+
+
+@router.post("/pulls", summary="Pull a model's weights onto this machine (a job)")
+async def pull_model(body: NamedModel, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    card, _ = await noria.hub.catalogue.find(body.model, caller.project_id)
+    if card.weights is None:
+        raise InvalidRequest(f"{card.id} has no weights to pull.", param="model", hint="Remote models need none.")
+    return show_job(await noria.jobs.start("pull", card.id, {"model": card.id}, project_id=caller.project_id))
+
+
+@router.delete("/models/{model:path}", summary="Remove an added model, or only the weights of one")
+async def remove_model(model: str, caller: Admin, noria: NoriaDep, weights: bool = False) -> dict[str, Any]:
+    import asyncio
+
+    if not weights:
+        await noria.hub.catalogue.remove(model, caller.project_id)
+        return {"id": model, "object": "noria.model.deleted", "deleted": True}
+    card, _ = await noria.hub.catalogue.find(model, caller.project_id)
+    if card.weights is None:
+        raise InvalidRequest(f"{card.id} has no weights.", param="model")
+    await noria.supervisor.stop(card.id)
+    removed = await asyncio.to_thread(noria.weights.remove, card.weights)
+    return {"id": card.id, "object": "noria.weights.deleted", "deleted": removed}
+
+
+class TokensBody(Body):
+    """POST /v1/noria/tokens."""
+
+    model: str = Field(min_length=1, max_length=256)
+    messages: list[ChatMessage] | None = None
+    text: str | None = None
+
+
+@router.post("/tokens", summary="Count tokens before sending")
+async def count_tokens(body: TokensBody, caller: Inference, noria: NoriaDep) -> dict[str, Any]:
+    if (body.messages is None) == (body.text is None):
+        raise InvalidRequest("Give either messages or text.", param="messages")
+    card, _ = await noria.hub.catalogue.find(body.model, caller.project_id)
+    given = body.model_dump(exclude_unset=True, exclude={"model"})
+    num_tokens, exact = await noria.hub.count_tokens(card, given)
+    price = card.price.input * num_tokens / 1e6 if card.price else 0.0 if card.is_local else None
+    return {"object": "noria.tokens", "model": card.id, "num_tokens": num_tokens, "exact": exact, "input_cost_usd": price}
+
+
+@router.get("/engines", summary="Engine processes")
+async def list_engines(caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    return {"object": "list", "data": [_show_engine(status) for status in noria.supervisor.status()], "has_more": False}
+
+
+def _show_engine(status: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"object": "noria.engine", **asdict(status)}
+
+
+@router.post("/engines/{name:path}/stop", summary="Stop an engine (it starts again when asked)")
+async def stop_engine(name: str, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    await noria.supervisor.stop(name)
+    return {"object": "noria.engine", "name": name, "state": "stopped"}
+
+
+def show_job(job: Job) -> dict[str, Any]:
+    return {
+        "object": "noria.job",
+        "id": job.id,
+        "kind": job.kind,
+        "subject": job.subject,
+        "status": job.status,
+        "done": job.done,
+        "total": job.total,
+        "unit": job.unit,
+        "detail": job.detail,
+        "error": job.error,
+        "created_at": job.created_at,
+        "updated_at": job.updated_at or int(time.time()),
+    }
+
+
+JobStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
+
+
+@router.get("/jobs", summary="Durable work")
+async def list_jobs(
+    caller: Data,
+    noria: NoriaDep,
+    cursor: ListCursor,
+    kind: Annotated[str | None, Query(max_length=64)] = None,
+    status: JobStatus | None = None,
+) -> dict[str, Any]:
+    return listing(await noria.jobs.list(cursor, project_id=caller.project_id, kind=kind, status=status), show_job)
+
+
+@router.get("/jobs/{job_id}", summary="One job")
+async def get_job(job_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    return show_job(await noria.jobs.get(job_id, caller.project_id))
+
+
+@router.post("/jobs/{job_id}/cancel", summary="Cancel a job")
+async def cancel_job(job_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    return show_job(await noria.jobs.cancel(job_id, caller.project_id))

@@ -1,0 +1,91 @@
+"""/v1/responses. Source: https://platform.openai.com/docs/api-reference/responses"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+from opentelemetry import trace
+
+from noria.errors import InvalidRequest
+from noria.responses import Event, ResponseRequest
+from noria.store import Cursor
+from noria.tracing import attach_payload
+
+from ._deps import Data, Inference, NoriaDep
+from ._errors import ERROR_RESPONSES
+from ._streams import EventStream, sse
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["Responses"], responses=ERROR_RESPONSES)
+
+
+@router.post("/v1/responses", summary="Create a response")
+async def create_response(body: ResponseRequest, caller: Inference, noria: NoriaDep) -> Response:
+    span = trace.get_current_span()
+    attach_payload(span, input=body.model_dump(exclude_unset=True, by_alias=True))
+    slot = noria.admission.enter()
+    try:
+        events = await noria.responder.prepare(body, caller.project_id)
+    except BaseException:
+        slot.leave()
+        raise
+
+    async def close() -> None:
+        slot.leave()
+        await events.aclose()
+
+    if body.stream:
+
+        async def pieces() -> AsyncIterator[bytes]:
+            async for event in events:
+                if "response" in event and event["type"] not in {"response.created", "response.in_progress"}:
+                    attach_payload(span, output=event["response"])
+                yield sse(orjson.dumps(event), event["type"])
+
+        return EventStream(pieces(), close)
+    last: Event = {}
+    try:
+        async for event in events:
+            last = event
+    finally:
+        await close()
+    attach_payload(span, output=last["response"])
+    return Response(orjson.dumps(last["response"]), media_type="application/json")
+
+
+@router.get("/v1/responses/{response_id}", summary="Get a response")
+async def get_response(response_id: str, caller: Data, noria: NoriaDep, stream: bool = False) -> dict[str, Any]:
+    if stream:
+        raise InvalidRequest("Streaming a stored response again is not supported.", param="stream", code="unsupported_parameter")
+    return (await noria.responder.stored.get(caller.project_id, response_id)).body
+
+
+@router.delete("/v1/responses/{response_id}", summary="Delete a response")
+async def delete_response(response_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    await noria.responder.stored.delete(caller.project_id, response_id)
+    return {"id": response_id, "object": "response", "deleted": True}
+
+
+@router.get("/v1/responses/{response_id}/input_items", summary="List a response's input items")
+async def list_input_items(
+    response_id: str,
+    caller: Data,
+    noria: NoriaDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: Annotated[str | None, Query(max_length=256)] = None,
+) -> dict[str, Any]:
+    found = await noria.responder.stored.input_items(caller.project_id, response_id, Cursor(limit, order, after))
+    data = list(found.data)
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": found.has_more,
+    }

@@ -1,0 +1,94 @@
+"""Runs one instance: opens it, listens, tells the home where, and closes everything on SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+
+import uvicorn
+
+from noria.errors import ConfigurationError
+from noria.settings import Loaded
+
+from ._app import build_app
+from ._wiring import open_noria
+
+__all__ = ["SERVER_FILE", "serve"]
+
+SERVER_FILE = "server.json"
+"""In the home's run folder while a server runs: where it listens, its process id, and a key for the owner's own tools."""
+
+
+async def serve(loaded: Loaded) -> None:
+    """Serves until stopped. Raises ConfigurationError when the port is taken or the home is in use."""
+    settings = loaded.settings
+    with _listener(settings.host, settings.port) as listener:
+        async with open_noria(loaded) as noria:
+            config = uvicorn.Config(
+                build_app(noria),
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=10,
+                timeout_keep_alive=75,
+            )
+            server = uvicorn.Server(config)
+            with _announced(settings.run_dir, settings.host, listener.getsockname()[1], noria.keys.issue_local()):
+                await server.serve(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _listener(host: str, port: int) -> Generator[socket.socket, None, None]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot listen on {host}:{port}: {error.strerror}.", hint="Choose another with --port N (0: any free one)."
+            ) from None
+        yield listener
+    finally:
+        listener.close()
+
+
+@contextlib.contextmanager
+def _announced(run_dir: Path, host: str, port: int, token: str) -> Generator[None, None, None]:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path = run_dir / SERVER_FILE
+    shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+    facts = {"url": f"http://{shown}:{port}", "pid": os.getpid(), "token": token}
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        json.dump(facts, file)
+    part.rename(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def run(loaded: Loaded) -> None:
+    """The process's main: sets logging up and serves."""
+    logging.basicConfig(
+        level=loaded.settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
+    for noisy in ("dbos", "httpx", "aiosqlite", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        import uvloop
+
+        uvloop.run(serve(loaded))

@@ -1,0 +1,236 @@
+"""Who gets which: builds one instance from its settings, and takes it down again."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from noria.access import CredentialStore, Keys, RateLimiter
+from noria.engines import PullProgress, Supervisor, WeightsStore
+from noria.errors import RateLimited, UpstreamError
+from noria.jobs import JobContext, Jobs
+from noria.knowledge import Knowledge
+from noria.models import Call, Catalogue, Hub, ModelCard, builtin_providers, call_model
+from noria.responses import Responder
+from noria.settings import Loaded, Settings, provider_key
+from noria.store import Blobs, Database
+from noria.tracing import RetentionPolicy, Tracing, TracingOptions, WriterOptions, configure
+
+__all__ = ["Admission", "Noria", "open_noria"]
+
+_log = logging.getLogger("noria.server")
+_EMBED_BATCH = 64
+
+
+class Slot:
+    """One admitted model call; leaving twice is fine."""
+
+    __slots__ = ("_admission", "_held")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission, self._held = admission, True
+
+    def leave(self) -> None:
+        if self._held:
+            self._held = False
+            self._admission.running -= 1
+
+
+class Admission:
+    """Holds back model calls above a number in flight, and while spans cannot be recorded."""
+
+    def __init__(self, most: int, tracing: Tracing) -> None:
+        self._most, self._tracing = most, tracing
+        self.running = 0
+
+    def enter(self) -> Slot:
+        if self.running >= self._most:
+            raise RateLimited(
+                f"{self._most} model calls are in flight, which is the most this server takes.",
+                code="too_many_concurrent_requests",
+                hint="Try again shortly; the limit is max_concurrent_requests.",
+                retry_after_s=1,
+            )
+        self._tracing.admit()
+        self.running += 1
+        return Slot(self)
+
+
+@dataclass(slots=True)
+class Noria:
+    """One running instance."""
+
+    loaded: Loaded
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    keys: Keys
+    limiter: RateLimiter
+    credentials: CredentialStore
+    supervisor: Supervisor
+    weights: WeightsStore
+    hub: Hub
+    jobs: Jobs
+    tracing: Tracing
+    admission: Admission
+    knowledge: Knowledge
+    responder: Responder
+    started_at: float = field(default_factory=time.time)
+
+    async def model_state(self, card: ModelCard, project_id: str) -> str:
+        """`loaded`, `ready`, `missing_weights` or `missing_key`."""
+        if card.source == "route":
+            return "ready"
+        if card.source == "engine":
+            if card.weights and self.weights.find(card.weights) is None:
+                return "missing_weights"
+            running = {status.name for status in self.supervisor.status() if status.state == "ready"}
+            return "loaded" if card.id in running else "ready"
+        spec = builtin_providers()[card.provider or ""]
+        has_key = (
+            spec.keyless
+            or (spec.key_env is not None and provider_key(spec.key_env))
+            or await self.credentials.get(card.provider or "", project_id)
+        )
+        return "ready" if has_key else "missing_key"
+
+
+@contextlib.asynccontextmanager
+async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
+    """Opens everything in order and closes it in reverse. Raises ConfigurationError when it cannot start."""
+    settings = loaded.settings
+    _make_private(settings.home)
+    settings.models_dir.mkdir(parents=True, exist_ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        database = await Database.open(settings.database)
+        stack.push_async_callback(database.aclose)
+        tracing = await asyncio.to_thread(configure, _tracing_options(settings))
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
+        supervisor = Supervisor(settings.run_dir, memory_budget_mb=settings.engine_memory_mb)
+        stack.push_async_callback(supervisor.aclose)
+        secret = settings.secret_key.get_secret_value() if settings.secret_key else None
+        credentials = CredentialStore(database, settings.home, secret)
+        defaults = {"chat": settings.chat_model, "embedding": settings.embedding_model}
+        catalogue = Catalogue(database, aliases=settings.aliases, defaults=defaults)
+        weights = WeightsStore(settings.models_dir)
+        hub = Hub(settings, catalogue, supervisor, weights, credentials)
+        stack.push_async_callback(hub.aclose)
+        jobs = Jobs(database, settings.home)
+        jobs.register("pull", _Puller(hub).run)
+        blobs = Blobs(settings.blobs)
+        embedder = HubEmbedder(hub, settings.embedding_model)
+        knowledge = await stack.enter_async_context(Knowledge.opened(database, blobs, jobs, embedder, settings.home / "indexes"))
+        await stack.enter_async_context(jobs.started())
+        noria = Noria(
+            loaded=loaded,
+            settings=settings,
+            database=database,
+            blobs=blobs,
+            keys=Keys(database, default_rpm=settings.requests_per_minute),
+            limiter=RateLimiter(),
+            credentials=credentials,
+            supervisor=supervisor,
+            weights=weights,
+            hub=hub,
+            jobs=jobs,
+            tracing=tracing,
+            admission=Admission(settings.max_concurrent_requests, tracing),
+            knowledge=knowledge,
+            responder=Responder(database, hub, knowledge, timeout_s=settings.request_timeout_s),
+        )
+        if not settings.loopback and not await noria.keys.exist():
+            _log.warning("No API key exists yet: only this machine is served. Create one with: noria keys create")
+        yield noria
+
+
+def _make_private(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
+
+
+def _tracing_options(settings: Settings) -> TracingOptions:
+    url = settings.database if settings.database_url is not None else f"sqlite:///{settings.home / 'traces.db'}"
+    writer = WriterOptions(
+        capture_content=settings.trace_content,
+        retention=RetentionPolicy(max_age_s=settings.trace_retention_days * 86400, max_bytes=settings.trace_max_mb * 1024 * 1024),
+    )
+    return TracingOptions(url=url, writer=writer)
+
+
+class HubEmbedder:
+    """The knowledge folder's embedder over a model of the hub."""
+
+    def __init__(self, hub: Hub, model: str) -> None:
+        self._hub, self.model = hub, model
+
+    async def dimensions(self, model: str) -> int:
+        card = (await self._hub.resolve(model)).card
+        return card.dimensions or int((await self.embed(["dimensions"], model=model, kind="query")).shape[1])
+
+    async def embed(self, texts: list[str], *, model: str, kind: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Vectors `[len(texts), dimensions]`, in order. `kind` is `query` or `passage`."""
+        resolved = await self._hub.resolve(model)
+        parts = [
+            await self._batch(resolved, texts[start : start + _EMBED_BATCH], kind) for start in range(0, len(texts), _EMBED_BATCH)
+        ]
+        return np.concatenate(parts)
+
+    async def _batch(self, resolved: Any, texts: list[str], kind: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+        body: dict[str, Any] = {"model": resolved.card.id, "input": texts, "encoding_format": "base64"}
+        if resolved.card.query_prefix:
+            body |= {"input_type": kind, "truncate": True}
+        reply, _ = await call_model(resolved, Call("embedding", body))
+        data = orjson.loads(await reply.read())["data"]
+        if len(data) != len(texts):
+            raise UpstreamError(f"{resolved.card.id} gave {len(data)} vectors for {len(texts)} texts.")
+        return np.stack([_vector(entry["embedding"]) for entry in sorted(data, key=lambda entry: entry["index"])])
+
+    async def count_tokens(self, model: str) -> Any:
+        """A function that counts tokens as the embedder does, or None where its tokenizer is not on this machine."""
+        card = (await self._hub.resolve(model)).card
+        folder = self._hub.weights.find(card.weights) if card.weights else None
+        path = folder / "tokenizer.json" if folder else None
+        if path is None or not path.exists():
+            return None
+        from tokenizers import Tokenizer
+
+        tokenizer = await asyncio.to_thread(Tokenizer.from_file, str(path))
+        tokenizer.no_truncation()
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _vector(value: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    if isinstance(value, str):
+        return np.frombuffer(base64.b64decode(value), dtype="<f4")
+    return np.asarray(value, dtype=np.float32)
+
+
+class _Puller:
+    """The job that brings a model's weights onto this machine."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def run(self, context: JobContext, arguments: Any) -> None:
+        card = (await self._hub.resolve(arguments["model"], context.project_id)).card
+        assert card.weights is not None
+        loop = asyncio.get_running_loop()
+
+        def report(progress: PullProgress) -> None:
+            context.check()
+            update = context.progress(
+                progress.done_bytes, progress.total_bytes, "bytes", stage=progress.stage, file=progress.file
+            )
+            asyncio.run_coroutine_threadsafe(update, loop)
+
+        await asyncio.to_thread(self._hub.weights.pull, card.weights, report)
