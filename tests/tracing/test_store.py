@@ -32,10 +32,7 @@ def make(tracing: Tracing, start_ms: int = 0, duration_ms: int = 10, name: str =
 def rows(tracing: Tracing) -> dict[str, int]:
     tables = {"traces": traces, "spans": spans, "bodies": bodies, "labels": labels}
     with tracing.store._engine.connect() as connection:
-        return {
-            name: connection.execute(select(func.count()).select_from(table)).scalar_one()
-            for name, table in tables.items()
-        }
+        return {name: connection.execute(select(func.count()).select_from(table)).scalar_one() for name, table in tables.items()}
 
 
 async def test_nested_spans_come_back_as_a_tree(tracing: Tracing) -> None:

@@ -18,12 +18,12 @@ from noria.tracing import _normalise, _payload, _words
 from noria.tracing import _semconv as sc
 from noria.tracing._content import Body, Packer, Ref, dump, search_text, without_content
 from noria.tracing._normalise import Facts
-from noria.tracing._records import SpanRecord
+from noria.tracing._records import SpanRecord, clean_text
 from noria.tracing._schema import LOCK, bodies, labels, spans, traces
 from noria.tracing._summary import COLUMNS, TraceRow, new_row
 
 RAW, ZLIB = 0, 1
-COMPRESS_BYTES = 512
+COMPRESS_BYTES = 1024
 _CHUNK = 400  # bound values of one statement
 
 
@@ -75,8 +75,8 @@ def _prepare(record: SpanRecord, packer: Packer, *, capture: bool) -> _Ready:
         record.payload = None
     if attributes.pop(sc.CAPTURE, True) is False or not capture:
         without_content(record)
-    record.name = _clean(record.name)[:500]
-    record.project = _clean(record.project)[:200]
+    record.name = clean_text(record.name)[:500]
+    record.project = clean_text(record.project)[:200]
     previews = _normalise.preview(record.attributes, record.events)
     tree, refs = packer.pack(record)
     return _Ready(record, _normalise.facts(record.attributes, record.events), tree, refs, previews)
@@ -193,7 +193,7 @@ class _Transaction:
         for item in items:
             row = rows[item.record.project, item.record.trace_id]
             for key, value in item.facts.metadata.items():
-                wanted.setdefault((row.id, _clean(key)), _clean(value))
+                wanted.setdefault((row.id, key), value)
         if not wanted:
             return
         there: set[tuple[int, str]] = set()
@@ -219,10 +219,10 @@ def add_words(connection: Connection, found: list[tuple[int, str]]) -> None:
         return
     if connection.dialect.name == "postgresql":
         statement = text("INSERT INTO trace_search (id, words) VALUES (:id, array_to_tsvector(:words))")
-        rows: list[dict[str, Any]] = [{"id": span, "words": _words.lexemes(_clean(words))} for span, words in found]
+        rows: list[dict[str, Any]] = [{"id": span, "words": _words.lexemes(clean_text(words))} for span, words in found]
     else:
         statement = text("INSERT INTO trace_search (rowid, text) VALUES (:id, :words)")
-        rows = [{"id": span, "words": _words.indexed(_clean(words))} for span, words in found]
+        rows = [{"id": span, "words": _words.indexed(clean_text(words))} for span, words in found]
     connection.execute(statement, rows)
 
 
@@ -234,7 +234,7 @@ def remove_words(connection: Connection, found: list[tuple[int, str]]) -> None:
         connection.execute(text("DELETE FROM trace_search WHERE id = :id"), [{"id": span} for span, _ in found])
     else:
         statement = text("INSERT INTO trace_search (trace_search, rowid, text) VALUES ('delete', :id, :words)")
-        connection.execute(statement, [{"id": span, "words": _words.indexed(_clean(words))} for span, words in found])
+        connection.execute(statement, [{"id": span, "words": _words.indexed(clean_text(words))} for span, words in found])
 
 
 def body_data(codec: int, data: bytes) -> bytes:
@@ -245,7 +245,8 @@ def body_data(codec: int, data: bytes) -> bytes:
 def _body_row(body: Body) -> tuple[Any, ...]:
     data, codec = body.data, RAW
     if len(data) >= COMPRESS_BYTES:
-        packed = zlib.compress(data, 1)
+        # A window no larger than the text: setting up a 32 KB one takes as long as packing 2 KB.
+        packed = zlib.compress(data, 1, wbits=12 if len(data) <= 4096 else 15)
         if len(packed) < len(data):
             data, codec = packed, ZLIB
     return (body.id, body.hash, body.uses, codec, data)
@@ -262,15 +263,15 @@ def _span_row(span_id: int, trace: int, item: _Ready) -> tuple[Any, ...]:
         record.project,
         record.name,
         record.kind,
-        _clean(found.operation),
+        found.operation,
         record.start_ns,
         record.end_ns - record.start_ns,
         record.status,
-        _clean(found.error_type),
-        _clean(found.model),
-        _clean(found.provider),
-        _clean(str(record.resource.get("service.name") or "")[:200]) or None,
-        _clean(found.key_id),
+        found.error_type,
+        found.model,
+        found.provider,
+        clean_text(str(record.resource.get("service.name") or "")[:200]) or None,
+        found.key_id,
         found.input_tokens,
         found.output_tokens,
         found.cost_usd,
@@ -278,13 +279,6 @@ def _span_row(span_id: int, trace: int, item: _Ready) -> tuple[Any, ...]:
         int(found.counted),
         dump(item.tree),
     )
-
-
-def _clean(value: Any) -> Any:
-    """Text without what databases refuse: NUL characters and lone surrogates."""
-    if not isinstance(value, str) or (value.isascii() and "\x00" not in value):
-        return value
-    return value.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:

@@ -167,7 +167,7 @@ def dump(tree: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(tree, default=_default, option=_DUMP)
     except TypeError:  # a lone surrogate in some text
-        return json.dumps(tree, default=_default).encode()
+        return json.dumps(tree, default=_default, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def body_ids(tree: dict[str, Any]) -> Iterator[int]:
@@ -220,58 +220,56 @@ def search_text(tree: dict[str, Any], fetch: Callable[[int], bytes] | None = Non
     tree before storing (`Ref`s, no `fetch`) and after (numbers); whoever changes what it gives raises
     `_schema.VERSION` and rebuilds the index.
     """
-    left = SEARCH_CHARS
+    found: list[str] = []
+    for group in _groups(tree):
+        for key, value in group.items():
+            if is_spoken(key):
+                _texts(value, fetch, found)
     pieces: list[str] = []
-    for text in _spoken_texts(tree, fetch):
-        piece = text[: min(left, SEARCH_BODY_CHARS)]
-        pieces.append(piece)
-        left -= len(piece)
+    left = SEARCH_CHARS
+    for text in found:
+        pieces.append(text[: min(left, SEARCH_BODY_CHARS)])
+        left -= len(pieces[-1])
         if left <= 0:
             break
     return "\n".join(pieces)
 
 
-def _spoken_texts(tree: dict[str, Any], fetch: Callable[[int], bytes] | None) -> Iterator[str]:
-    for group in _groups(tree):
-        for key, value in group.items():
-            if is_spoken(key):
-                yield from _texts(value, fetch)
-
-
-def _texts(value: Any, fetch: Callable[[int], bytes] | None) -> Iterator[str]:
+def _texts(value: Any, fetch: Callable[[int], bytes] | None, found: list[str]) -> None:
     if isinstance(value, str):
-        yield value
+        found.append(value)
     elif isinstance(value, list):
-        yield from _leaves(value)
+        _leaves(value, found)
     elif isinstance(value, dict):
         marked = cast("dict[str, Any]", value)
         if "$s" in marked:
             text = marked["$s"]
-            yield text.value if fetch is None else fetch(text).decode()
+            found.append(text.value if fetch is None else fetch(abs(text)).decode())
         elif "$l" in marked:
             for item in marked["$l"]:
                 if fetch is None:
                     if item.stored > 0:
-                        yield from _leaves(item.value)
+                        _leaves(item.value, found)
                 elif item > 0:
-                    yield from _leaves(orjson.loads(fetch(item)))
+                    _leaves(orjson.loads(fetch(item)), found)
         elif "$o" in marked:
-            for key, item in marked["$o"].items():
+            for key, item in sorted(marked["$o"].items()):
                 if key not in _SILENT_KEYS:
-                    yield from _texts(item, fetch)
+                    _texts(item, fetch, found)
 
 
-def _leaves(value: Any) -> Iterator[str]:
+def _leaves(value: Any, found: list[str]) -> None:
     if isinstance(value, str):
         if not value.startswith("data:"):
-            yield value
+            found.append(value)
     elif isinstance(value, dict):
-        for key, item in cast("dict[str, Any]", value).items():
+        # Sorted, as bodies are: with many texts, which of them the limit cuts off must not depend on the sender's order.
+        for key in sorted(value):
             if key not in _SILENT_KEYS:
-                yield from _leaves(item)
+                _leaves(value[key], found)
     elif isinstance(value, list):
         for item in cast("list[Any]", value):
-            yield from _leaves(item)
+            _leaves(item, found)
 
 
 def _is_answer(item: Any) -> bool:
@@ -282,7 +280,7 @@ def _json(value: Any) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)  # two clients' orders of keys are one body
     except TypeError:  # an integer beyond 64 bits, a lone surrogate, an SDK's tuple
-        return json.dumps(plain(value)).encode()
+        return json.dumps(plain(value), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _default(value: Any) -> Any:

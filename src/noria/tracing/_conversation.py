@@ -7,6 +7,7 @@ Knows nothing about spans.
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import orjson
@@ -113,22 +114,20 @@ def from_openinference(items: list[dict[str, Any]], role: str) -> list[dict[str,
     """Messages of `llm.input_messages.N.message.…`."""
     messages: list[dict[str, Any]] = []
     for item in items:
-        source: dict[str, Any] = item.get("message") or {}
+        source = _inside(item, "message")
         message: dict[str, Any] = {"role": source.get("role", role), "content": source.get("content")}
         if message["content"] is None and isinstance(source.get("contents"), list):
-            contents: list[dict[str, Any]] = [part.get("message_content", {}) for part in source["contents"]]
+            contents = [_inside(part, "message_content") for part in source["contents"]]
             if all("text" in part for part in contents):
                 message["content"] = "".join(str(part["text"]) for part in contents)
             else:
                 message["content"] = contents
-        calls: list[dict[str, Any]] = [call.get("tool_call", {}) for call in source.get("tool_calls") or []]
-        if calls:
+        if isinstance(source.get("tool_calls"), list):
+            calls = [_inside(call, "tool_call") for call in source["tool_calls"]]
             message["tool_calls"] = [
                 {"id": call.get("id"), "type": "function", "function": call.get("function")} for call in calls
             ]
-        for key in ("name", "tool_call_id"):
-            if source.get(key):
-                message[key] = source[key]
+        _copy(source, message, ("name", "tool_call_id"))
         messages.append(message)
     return messages
 
@@ -139,12 +138,19 @@ def from_openllmetry(items: list[dict[str, Any]], role: str) -> list[dict[str, A
     for item in items:
         message: dict[str, Any] = {"role": item.get("role", role), "content": item.get("content")}
         if isinstance(item.get("tool_calls"), list):
-            message["tool_calls"] = [_tool_call(call) for call in item["tool_calls"]]
-        for key in ("finish_reason", "tool_call_id", "name"):
-            if item.get(key):
-                message[key] = item[key]
+            message["tool_calls"] = [_tool_call(call) for call in item["tool_calls"] if isinstance(call, dict)]
+        _copy(item, message, ("finish_reason", "tool_call_id", "name"))
         messages.append(message)
     return messages
+
+
+def _inside(item: Any, key: str) -> dict[str, Any]:
+    value: Any = item.get(key) if isinstance(item, dict) else None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _copy(source: dict[str, Any], target: dict[str, Any], keys: tuple[str, ...]) -> None:
+    target |= {key: source[key] for key in keys if source.get(key)}
 
 
 def text_of(message: Any) -> str:
@@ -170,7 +176,11 @@ def last_user_text(messages: list[Any]) -> str:
 
 
 def dump_text(value: Any) -> str:
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    """JSON text of anything: what JSON lacks becomes text."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # an integer beyond 64 bits, a lone surrogate
+        return json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def _part_type(part: Any) -> Any:

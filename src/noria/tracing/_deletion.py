@@ -18,6 +18,7 @@ from noria.tracing._schema import LOCK, bodies, labels, spans, traces
 _CHUNK = 400
 STEP_TRACES = 100
 _FREE_PAGES = 2000  # given back to the file system in one step
+_MERGE_PAGES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +85,61 @@ def _release(connection: Connection, used: Counter[int]) -> None:
     connection.execute(gone, [{"body": body} for body in used])
 
 
-def retention_step(engine: Engine, policy: RetentionPolicy) -> int:
-    """Delete at most one batch of what is too old or too much; how many traces went. 0 means that all is within limits."""
-    with engine.connect() as connection:
+class Retention:
+    """Deletes what is too old or too much, a little at each step; the writer takes turns between it and spans."""
+
+    def __init__(self, policy: RetentionPolicy) -> None:
+        self._policy = policy
+        self._unmerged = 0  # traces deleted whose words still take room in the text index
+        self._merging = False
+        self.deleted = 0
+
+    @property
+    def unlimited(self) -> bool:
+        return self._policy.max_age_s is None and self._policy.max_bytes is None
+
+    def step(self, engine: Engine) -> bool:
+        """Do one small piece of work; True if there is more to do at once."""
+        if self._merging:
+            self._merging = _merge_words(engine, _MERGE_PAGES)
+            give_back_pages(engine)
+            return True
+        with engine.connect() as connection:
+            left = connection.execute(select(func.count()).select_from(traces)).scalar_one() if self._unmerged else 0
+            # SQLite's text index notes deletions and frees their room when it next merges. Without merging now,
+            # a limit by size would see no effect and delete on and on.
+            merge = self._unmerged > max(STEP_TRACES, left // 10) or (self._unmerged > 0 and left == 0)
+            ids = [] if merge else self._surplus(connection)
+        if merge:
+            self._unmerged, self._merging = 0, _merge_words(engine, -_MERGE_PAGES)
+            return True
+        if not ids:
+            return False
+        deleted = delete_traces(engine, ids)
+        self.deleted += deleted
+        if engine.dialect.name == "sqlite":
+            self._unmerged += deleted
+        give_back_pages(engine)
+        return True
+
+    def _surplus(self, connection: Connection) -> list[int]:
+        oldest_first = select(traces.c.id).order_by(traces.c.start_ns).limit(STEP_TRACES)
         ids: list[int] = []
-        if policy.max_age_s is not None:
-            oldest = time.time_ns() - int(policy.max_age_s * 1e9)
-            query = select(traces.c.id).where(traces.c.start_ns < oldest)
-            ids = list(connection.execute(query.order_by(traces.c.start_ns).limit(STEP_TRACES)).scalars())
-        if not ids and policy.max_bytes is not None and used_bytes(connection) > policy.max_bytes:
-            query = select(traces.c.id).order_by(traces.c.start_ns).limit(STEP_TRACES)
-            ids = list(connection.execute(query).scalars())
-    if not ids:
-        return 0
-    deleted = delete_traces(engine, ids)
-    give_back_pages(engine)
-    return deleted
+        if self._policy.max_age_s is not None:
+            oldest_ns = time.time_ns() - int(self._policy.max_age_s * 1e9)
+            ids = list(connection.execute(oldest_first.where(traces.c.start_ns < oldest_ns)).scalars())
+        if not ids and self._policy.max_bytes is not None and used_bytes(connection) > self._policy.max_bytes:
+            ids = list(connection.execute(oldest_first).scalars())
+        return ids
+
+
+def _merge_words(engine: Engine, pages: int) -> bool:
+    """Merge some pages of the text index (negative: begin anew); False when it is all one piece."""
+    with engine.begin() as connection:
+        before = connection.exec_driver_sql("SELECT total_changes()").scalar_one()
+        connection.execute(text("INSERT INTO trace_search (trace_search, rank) VALUES ('merge', :n)"), {"n": pages})
+        # https://www.sqlite.org/fts5.html#the_merge_command: fewer than two changes mean that nothing was left to do.
+        return connection.exec_driver_sql("SELECT total_changes()").scalar_one() - before >= 2
 
 
 def used_bytes(connection: Connection) -> int:
@@ -121,7 +161,8 @@ def give_back_pages(engine: Engine) -> None:
     raw = engine.raw_connection()
     try:
         cursor = raw.cursor()
-        cursor.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES})").fetchall()
+        # Each page is a step of the statement, and sqlite3's `execute` takes only one where no columns come back.
+        cursor.executescript(f"PRAGMA incremental_vacuum({_FREE_PAGES})")
         cursor.close()
     finally:
         raw.close()

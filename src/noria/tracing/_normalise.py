@@ -19,6 +19,7 @@ import orjson
 
 from noria.tracing import _conversation as talk
 from noria.tracing import _semconv as sc
+from noria.tracing._records import clean_text
 
 _MODEL = (sc.REQUEST_MODEL, sc.RESPONSE_MODEL, "llm.model_name", "embedding.model_name", "reranker.model_name",
           "llm.request.model", "langfuse.observation.model.name", "ai.model.id")  # fmt: skip
@@ -105,7 +106,7 @@ def facts(attributes: Mapping[str, Any], events: list[dict[str, Any]]) -> Facts:
         _langfuse_usage(found, attributes)
     if found.error_type is None and events:
         found.error_type = next(
-            (str(event["attributes"].get("exception.type")) for event in events if event["name"] == "exception"), None
+            (_text(event["attributes"], ("exception.type",)) for event in events if event["name"] == "exception"), None
         )
     uses = found.input_tokens is not None or found.output_tokens is not None or found.cost_usd is not None
     own = found.operation in _COUNTED or (found.operation is None and found.model is not None)
@@ -121,11 +122,22 @@ def content(attributes: Mapping[str, Any], events: list[dict[str, Any]]) -> Cont
 
 def preview(attributes: Mapping[str, Any], events: list[dict[str, Any]]) -> tuple[str, str]:
     """The user's newest text and the answer's text, short enough for a list."""
-    both = content(attributes, events)
-    given, answered = both.input, both.output
+    attributes = dict(attributes)
+    # A long history need not be converted to show its last question.
+    given = _last_question(attributes) or _input(attributes, events)
+    answered = _output(attributes, events)
     asked = talk.last_user_text(cast("list[Any]", given)) if isinstance(given, list) else _short_text(given)
-    said = " ".join(map(talk.text_of, cast("list[Any]", answered))) if isinstance(answered, list) else _short_text(answered)
-    return _cut(asked), _cut(said)
+    said = " ".join(map(talk.text_of, cast("list[Any]", answered))) if isinstance(answered, list) else ""
+    return _cut(asked), _cut(said or ("" if isinstance(answered, list) else _short_text(answered)))
+
+
+def _last_question(attributes: dict[str, Any]) -> list[Any] | None:
+    messages = json_text(attributes.get(sc.INPUT_MESSAGES))
+    if isinstance(messages, list):
+        for message in reversed(cast("list[Any]", messages)):
+            if isinstance(message, dict) and message.get("role") == "user":
+                return talk.as_messages([message], "user")
+    return None
 
 
 def json_text(value: Any) -> Any:
@@ -166,7 +178,8 @@ def _output(attributes: dict[str, Any], events: list[dict[str, Any]]) -> Any:
     if "ai.response.text" in attributes or "ai.response.toolCalls" in attributes:
         parts: list[Any] = [{"type": "text", "text": attributes.get("ai.response.text") or ""}]
         calls = json_text(attributes.get("ai.response.toolCalls"))
-        parts += [{**call, "type": "tool-call"} for call in calls] if isinstance(calls, list) else []
+        if isinstance(calls, list):
+            parts += [{**call, "type": "tool-call"} for call in calls if isinstance(call, dict)]
         return talk.as_messages([{"role": "assistant", "parts": parts}], "assistant")
     messages = _event_messages(events, asked=False)
     if not messages and any(key.startswith("retrieval.documents.") for key in attributes):
@@ -237,13 +250,13 @@ def _metadata(attributes: Mapping[str, Any]) -> dict[str, str]:
     packed = json_text(attributes.get("metadata"))  # OpenInference: one JSON object
     if isinstance(packed, dict):
         found |= {str(key): v if isinstance(v, str) else talk.dump_text(v) for key, v in packed.items()}
-    return {key[:200]: value[:1000] for key, value in found.items() if key} if found else found
+    return {clean_text(key[:200]): clean_text(value[:1000]) for key, value in found.items() if key} if found else found
 
 
 def _text(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
     for key in keys:
         if value := attributes.get(key):
-            return str(value).replace("\x00", "")[:200]
+            return clean_text(str(value)[:200])
     return None
 
 
@@ -271,4 +284,4 @@ def _short_text(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    return " ".join(text[: 2 * _TEXT_LIMIT].replace("\x00", "").split())[:_TEXT_LIMIT]
+    return clean_text(" ".join(text[: 2 * _TEXT_LIMIT].split())[:_TEXT_LIMIT])

@@ -72,7 +72,9 @@ def from_protobuf(data: bytes, project: str) -> tuple[list[SpanRecord], list[str
         for scope in group.scope_spans:
             for span in scope.spans:
                 trace_id, span_id = span.trace_id, span.span_id
-                if problem := _problem(trace_id, span_id, span.start_time_unix_nano, span.end_time_unix_nano):
+                if problem := _problem(
+                    (trace_id, span_id, span.parent_span_id), span.start_time_unix_nano, span.end_time_unix_nano
+                ):
                     problems.append(problem)
                     continue
                 records.append(
@@ -151,11 +153,11 @@ def from_json(data: bytes, project: str) -> tuple[list[SpanRecord], list[str]]:
 def _json_record(span: dict[str, Any], project: str, problems: list[str]) -> SpanRecord | None:
     start_ns, end_ns = int(_get(span, "startTimeUnixNano", 0)), int(_get(span, "endTimeUnixNano", 0))
     try:
-        trace_id, span_id = bytes.fromhex(_get(span, "traceId", "")), bytes.fromhex(_get(span, "spanId", ""))
+        trace_id, span_id, parent_id = (bytes.fromhex(_get(span, name, "")) for name in ("traceId", "spanId", "parentSpanId"))
     except ValueError:
         problems.append("an id is not hexadecimal")
         return None
-    if problem := _problem(trace_id, span_id, start_ns, end_ns):
+    if problem := _problem((trace_id, span_id, parent_id), start_ns, end_ns):
         problems.append(problem)
         return None
     status = span.get("status") or {}
@@ -164,7 +166,7 @@ def _json_record(span: dict[str, Any], project: str, problems: list[str]) -> Spa
         project=project,
         trace_id=trace_id.hex(),
         span_id=span_id.hex(),
-        parent_id=str(_get(span, "parentSpanId", "")).lower() or None,
+        parent_id=parent_id.hex() or None,
         parent_remote=_remote(int(flags)) if flags is not None else None,
         name=str(span.get("name") or ""),
         start_ns=start_ns,
@@ -234,11 +236,14 @@ def _json_value(value: dict[str, Any], depth: int) -> Any:
     return None
 
 
-def _problem(trace_id: bytes, span_id: bytes, start_ns: int, end_ns: int) -> str | None:
+def _problem(ids: tuple[bytes, bytes, bytes], start_ns: int, end_ns: int) -> str | None:
+    trace_id, span_id, parent_id = ids
     if len(trace_id) != 16 or not any(trace_id):
         return "trace_id must be 16 bytes and not all zero"
     if len(span_id) != 8 or not any(span_id):
         return "span_id must be 8 bytes and not all zero"
+    if len(parent_id) not in (0, 8):
+        return "parent_span_id must be 8 bytes or empty"
     if not 0 < start_ns < _MAX_TIME_NS or end_ns >= _MAX_TIME_NS:
         return "start_time_unix_nano is missing or out of range"
     return None

@@ -91,3 +91,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [plain(item) for item in value]
     return str(value)
+
+
+def clean_text(value: str) -> str:
+    """Text without what databases refuse: NUL characters and lone surrogates."""
+    if value.isascii() and "\x00" not in value:
+        return value
+    return value.replace("\x00", "").encode("utf-8", "replace").decode()

@@ -139,10 +139,7 @@ labels = Table(
 _SEARCH = {
     # No positions and no text: a sixth of the size of a full index and half the time to write. Words are matched, not
     # phrases; Chinese is cut into pairs of characters before it comes here.
-    "sqlite": (
-        "CREATE VIRTUAL TABLE trace_search USING fts5"
-        "(text, content='', detail='none', columnsize=0, tokenize=\"unicode61 remove_diacritics 2\")",
-    ),
+    "sqlite": ("CREATE VIRTUAL TABLE trace_search USING fts5(text, content='', detail='none', columnsize=0, tokenize=ascii)",),
     "postgresql": (
         "CREATE TABLE trace_search (id bigint PRIMARY KEY, words tsvector NOT NULL)",
         "CREATE INDEX trace_search_words ON trace_search USING gin (words)",
@@ -214,6 +211,8 @@ def _tune_sqlite(engine: Engine, *, writer: bool) -> None:
             execute("PRAGMA journal_mode=WAL")
             execute("PRAGMA synchronous=NORMAL")
             execute("PRAGMA cache_size=-65536")
+            # Deleted text is overwritten where its page is written anyway; ON would write merged index pages twice.
+            execute("PRAGMA secure_delete=FAST")
             execute("PRAGMA wal_autocheckpoint=4000")
             execute("PRAGMA journal_size_limit=67108864")
         else:

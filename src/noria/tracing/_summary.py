@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from noria.tracing._normalise import Facts
-from noria.tracing._records import STATUS_ERROR, SpanRecord
+from noria.tracing._records import STATUS_ERROR, SpanRecord, clean_text
 
 OK, ERROR = 1, 2
 _SERVER_KINDS = (2, 5)  # OTLP: server, consumer: the first span of a process
@@ -75,7 +75,7 @@ class TraceRow:
         self._describe(span, found, previews, better=names and rank > _INSIDE)
 
     def _describe(self, span: SpanRecord, found: Facts, previews: tuple[str, str], *, better: bool) -> None:
-        service = str(span.resource.get("service.name") or "")[:200] or None
+        service = clean_text(str(span.resource.get("service.name") or "")[:200]) or None
         for name, value in (
             ("model", found.model),
             ("service", service),

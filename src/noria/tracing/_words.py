@@ -1,31 +1,33 @@
 """The words under which text is found, the same for writing and for searching and for both databases.
 
-Letters and digits form words. Chinese, Japanese and Korean are cut into overlapping pairs of characters, which needs no
-dictionary and finds any run of two or more. Knows nothing about where the index is.
+Letters and digits form words, without case and accents. Chinese, Japanese and Korean are cut into overlapping pairs of
+characters, which needs no dictionary and finds any run of two or more. Knows nothing about where the index is.
 """
 
 from __future__ import annotations
 
 import re
+from unicodedata import normalize
 
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af"
 _CJK_RUN = re.compile(f"[{_CJK}]+")
 _WORD = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
+_ACCENTS = re.compile("[\u0300-\u036f]")
 _MAX_WORD = 64
+_LONG = re.compile(r"[A-Za-z0-9]{65,}")
 _MAX_TERMS = 32
 
 
 def indexed(text: str) -> str:
-    """The text with each run of Chinese as pairs; what is left is split at word borders by the database."""
-    if text.isascii():
-        return text
-    return _CJK_RUN.sub(lambda run: f" {' '.join(_pairs(run[0]))} ", text)
+    """The text for SQLite's `ascii` tokenizer, which knows words of ASCII; of other texts the words are cut here."""
+    # Base64 and the like would fill the index with words that nobody types.
+    return _LONG.sub(_shortened, text) if text.isascii() else " ".join(_words_of(text))
 
 
 def terms(query: str) -> list[tuple[str, bool]]:
     """The words that must all occur, each with whether its beginning is enough (the last word, as one types)."""
     found: list[tuple[str, bool]] = []
-    for match in _WORD.finditer(query.lower()):
+    for match in _WORD.finditer(_folded(query)):
         word = match[0]
         if _CJK_RUN.fullmatch(word):
             found += [(word, True)] if len(word) == 1 else [(pair, False) for pair in _pairs(word)[:-1]]
@@ -55,11 +57,23 @@ def tsquery(query: str) -> str | None:
 
 def lexemes(text: str) -> list[str]:
     """The distinct words of a text, for PostgreSQL's `array_to_tsvector`."""
-    return list({word[:_MAX_WORD] for word in _lower_words(text)})
+    return list(set(_words_of(text)))
 
 
-def _lower_words(text: str) -> list[str]:
+def _words_of(text: str) -> list[str]:
     words: list[str] = []
-    for match in _WORD.finditer(text.lower()):
-        words += _pairs(match[0]) if _CJK_RUN.fullmatch(match[0]) else [match[0]]
+    for match in _WORD.finditer(_folded(text)):
+        words += _pairs(match[0]) if _CJK_RUN.fullmatch(match[0]) else [match[0][:_MAX_WORD]]
     return words
+
+
+def _shortened(word: re.Match[str]) -> str:
+    return word[0][:_MAX_WORD]
+
+
+def _folded(text: str) -> str:
+    """Lower case, without accents, full-width forms as plain ones."""
+    if text.isascii():
+        return text.lower()
+    # Recomposed at the end: Korean and Japanese letters come apart too.
+    return normalize("NFC", _ACCENTS.sub("", normalize("NFKD", text))).lower()

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from noria.errors import Unavailable
 from noria.tracing import _batch
-from noria.tracing._deletion import RetentionPolicy, retention_step
+from noria.tracing._deletion import Retention, RetentionPolicy
 from noria.tracing._metrics import Metrics
 from noria.tracing._payload import Payload
 from noria.tracing._records import SpanRecord, from_sdk
@@ -79,6 +79,7 @@ class SpanWriter:
         self._bytes = 0
         self._busy: list[_Queued] = []
         self._changed = threading.Condition()
+        self._retention = Retention(options.retention)
         self._flushing = 0
         self._queued = self._done = 0  # spans that came in, spans stored or lost
         self._closing = False
@@ -278,16 +279,16 @@ class SpanWriter:
     def _retain(self) -> None:
         if self._closing or time.monotonic() < self._retention_at_s:
             return
-        policy = self._options.retention
-        deleted = 0
-        try:
-            if policy.max_age_s is not None or policy.max_bytes is not None:
-                deleted = retention_step(self._engine, policy)
-                self._metrics.traces_deleted.labels("retention").inc(deleted)
-        except SQLAlchemyError as error:
-            log.warning("Old traces could not be deleted: %s", error)
+        more = False
+        before = self._retention.deleted
+        if not self._retention.unlimited:
+            try:
+                more = self._retention.step(self._engine)
+            except SQLAlchemyError as error:
+                log.warning("Old traces could not be deleted: %s", error)
+            self._metrics.traces_deleted.labels("retention").inc(self._retention.deleted - before)
         # While there is more to delete, take turns with the spans that arrive.
-        self._retention_at_s = time.monotonic() + (0.02 if deleted else self._options.retention_interval_s)
+        self._retention_at_s = time.monotonic() + (0.01 if more else self._options.retention_interval_s)
 
     def _report(self, reason: str, count: int, message: str) -> None:
         self._metrics.spans_lost.labels(reason).inc(count)

@@ -1,0 +1,199 @@
+"""OTLP/HTTP in: both encodings, partial success, garbage, bombs, repeats, back-pressure."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+
+from noria.errors import InvalidRequest, PayloadTooLarge, Unavailable
+from noria.tracing import TraceFilter, Tracing
+from noria.tracing._otlp import from_json, from_protobuf
+
+Open = Callable[..., Tracing]
+
+T0 = 1_790_000_000_000_000_000
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+
+
+def request(count: int = 1, **fields: Any) -> ExportTraceServiceRequest:
+    message = ExportTraceServiceRequest()
+    group = message.resource_spans.add()
+    group.resource.attributes.add(key="service.name").value.string_value = "their-app"
+    scope = group.scope_spans.add()
+    scope.scope.name = "their.library"
+    for i in range(count):
+        values: dict[str, Any] = {"trace_id": os.urandom(16), "span_id": os.urandom(8), "start_time_unix_nano": T0 + i}
+        span = scope.spans.add(**(values | {"name": "work", "end_time_unix_nano": T0 + 5_000_000} | fields))
+        attribute = span.attributes.add(key="list").value
+        attribute.array_value.values.add().int_value = 1
+        attribute.array_value.values.add().string_value = "two"
+        span.attributes.add(key="map").value.kvlist_value.values.add(key="k").value.double_value = 0.5
+        span.attributes.add(key="bytes").value.bytes_value = b"\xff"
+        span.attributes.add(key="empty")
+        span.events.add(name="exception", time_unix_nano=T0).attributes.add(key="exception.type").value.string_value = "E"
+        span.links.add(trace_id=os.urandom(16), span_id=os.urandom(8))
+    return message
+
+
+def as_json(message: ExportTraceServiceRequest) -> bytes:
+    """The JSON encoding as OTLP wants it: hex ids, 64-bit integers as text."""
+    spans = [
+        {
+            "traceId": span.trace_id.hex(),
+            "spanId": span.span_id.hex().upper(),
+            "name": span.name,
+            "kind": "SPAN_KIND_SERVER",
+            "startTimeUnixNano": str(span.start_time_unix_nano),
+            "endTimeUnixNano": span.end_time_unix_nano,
+            "status": {"code": 2, "message": "no"},
+            "attributes": [
+                {"key": "list", "value": {"arrayValue": {"values": [{"intValue": "1"}, {"stringValue": "two"}]}}},
+                {"key": "map", "value": {"kvlistValue": {"values": [{"key": "k", "value": {"doubleValue": 0.5}}]}}},
+            ],
+        }
+        for span in message.resource_spans[0].scope_spans[0].spans
+    ]
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "their-app"}}]}
+    group = {"resource": resource, "scopeSpans": [{"scope": {"name": "their.library"}, "spans": spans}]}
+    return orjson.dumps({"resourceSpans": [group]})
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("kind", [PROTOBUF, JSON + "; charset=utf-8"])
+async def test_both_encodings_are_stored(tracing: Tracing, kind: str, encoding: str | None) -> None:
+    message = request(3)
+    body = message.SerializeToString() if kind == PROTOBUF else as_json(message)
+    packed = {None: lambda b: b, "gzip": gzip.compress, "deflate": zlib.compress}[encoding](body)
+    reply = tracing.ingest_otlp(packed, kind, encoding, "p")
+    assert (reply.accepted, reply.rejected) == (3, 0)
+    assert reply.body == (b"" if kind == PROTOBUF else b"{}")
+    tracing.flush()
+    page = await tracing.store.list(TraceFilter(project="p", service="their-app"))
+    assert len(page.traces) == 3
+    tree = await tracing.store.get(page.traces[0].trace_id.upper(), project="p")
+    node = tree.roots[0]
+    assert node.attributes["list"] == [1, "two"]
+    assert node.attributes["map"] == {"k": 0.5}
+    assert node.scope == "their.library"
+    if kind == PROTOBUF:
+        assert node.attributes["bytes"] == "ff"
+        assert node.error_type == "E"
+    else:
+        assert (node.kind, node.status, node.status_message) == ("server", "error", "no")
+
+
+async def test_partial_success_names_what_was_refused(tracing: Tracing) -> None:
+    message = request(2)
+    message.resource_spans[0].scope_spans[0].spans[0].trace_id = b"short"
+    reply = tracing.ingest_otlp(message.SerializeToString(), PROTOBUF, None)
+    answer = ExportTraceServiceResponse.FromString(reply.body)
+    assert (reply.accepted, answer.partial_success.rejected_spans) == (1, 1)
+    assert "trace_id" in answer.partial_success.error_message
+    reply = tracing.ingest_otlp(as_json(message), JSON, None)
+    assert orjson.loads(reply.body)["partialSuccess"]["rejectedSpans"] == "1"
+
+
+async def test_a_batch_sent_twice_counts_once(tracing: Tracing) -> None:
+    body = request(5).SerializeToString()
+    for _ in range(3):
+        tracing.ingest_otlp(body, PROTOBUF, None)
+        tracing.flush()
+    page = await tracing.store.list(TraceFilter())
+    assert [trace.span_count for trace in page.traces] == [1] * 5
+    assert tracing.health().written == 5
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "encoding", "error"),
+    [
+        (b"\xff\xff\xff garbage", PROTOBUF, None, InvalidRequest),
+        (b"{", JSON, None, InvalidRequest),
+        (b"[]", JSON, None, InvalidRequest),
+        (b'{"resourceSpans": 5}', JSON, None, InvalidRequest),
+        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "x"}]}]}]}', JSON, None, InvalidRequest),
+        (b"", "text/plain", None, InvalidRequest),
+        (b"not gzip", PROTOBUF, "gzip", InvalidRequest),
+        (gzip.compress(b"x" * 100)[:-12], PROTOBUF, "gzip", InvalidRequest),
+        (b"", PROTOBUF, "br", InvalidRequest),
+        (gzip.compress(b"\0" * 200_000_000), PROTOBUF, "gzip", PayloadTooLarge),
+        (b"\0" * 40_000_000, PROTOBUF, None, PayloadTooLarge),
+    ],
+    ids=["protobuf", "json", "json list", "json number", "json time", "kind", "gzip", "cut", "br", "bomb", "large"],
+)
+def test_garbage_is_refused(tracing: Tracing, body: bytes, kind: str, encoding: str | None, error: type) -> None:
+    with pytest.raises(error):
+        tracing.ingest_otlp(body, kind, encoding)
+
+
+def test_senders_cannot_choose_their_project() -> None:
+    message = request()
+    span = message.resource_spans[0].scope_spans[0].spans[0]
+    span.attributes.add(key="noria.project").value.string_value = "another"
+    records, _ = from_protobuf(message.SerializeToString(), "mine")
+    assert records[0].project == "mine"
+    assert "noria.project" not in records[0].attributes
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_spans_or_a_400(data: bytes) -> None:
+    for read in (from_protobuf, from_json):
+        try:
+            read(data, "p")
+        except InvalidRequest:
+            continue
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["resourceSpans", "scopeSpans", "spans", "attributes", "key", "value", "traceId", "events",
+                         "intValue", "arrayValue", "values", "resource", "status", "kind"]), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(_json)
+def test_any_json_is_spans_or_a_400(value: Any) -> None:
+    import json
+
+    try:
+        from_json(json.dumps(value).encode(), "p")
+    except InvalidRequest:
+        return
+
+
+def test_a_full_queue_is_a_503_and_nothing_is_lost(open_tracing: Open) -> None:
+    tracing = open_tracing(queue_spans=10, commit_interval_s=60.0, commit_spans=10_000)
+    tracing._otlp._wait_s = 0.05
+    tracing.ingest_otlp(request(12).SerializeToString(), PROTOBUF, None)
+    assert tracing.pressure() >= 1.0
+    with pytest.raises(Unavailable):
+        tracing.admit()
+    with pytest.raises(Unavailable) as caught:
+        tracing.ingest_otlp(request(1).SerializeToString(), PROTOBUF, None)
+    assert caught.value.retry_after_s
+    assert tracing.flush()
+    tracing.admit()
+    assert (tracing.health().written, tracing.health().lost) == (12, 0)
+
+
+def test_what_cannot_be_queued_is_counted(open_tracing: Open) -> None:
+    tracing = open_tracing(queue_spans=10, commit_interval_s=60.0, commit_spans=10_000)
+    tracer = tracing.provider.get_tracer("noria.test")
+    for _ in range(25):
+        tracer.start_span("s").end()
+    assert tracing.health().lost == 5
+    assert b'noria_spans_lost_total{reason="queue_full"} 5.0' in tracing.metrics.render()
+    assert tracing.flush()
+    assert tracing.health().written == 20
