@@ -24,6 +24,16 @@ from noria.knowledge._document import Document, Limits, unreadable
 __all__ = ["ExtractorPool"]
 
 _START_TIMEOUT_S = 30.0
+# The package's public face pulls in the database and the indexes; the child needs neither their memory nor the second
+# that they take to import. So it is given an empty package of that name whose submodules import as usual.
+_START_CHILD = """
+import sys, types, noria
+package = types.ModuleType("noria.knowledge")
+package.__path__ = [noria.__path__[0] + "/knowledge"]
+sys.modules["noria.knowledge"] = package
+from noria.knowledge._extractor_child import main
+main()
+"""
 _ERRORS: dict[str, type[NoriaError]] = {"InvalidRequest": InvalidRequest, "PayloadTooLarge": PayloadTooLarge}
 
 
@@ -97,8 +107,8 @@ class _Child:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
-            "-m",
-            "noria.knowledge._extractor_child",
+            "-c",
+            _START_CHILD,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """The extractor process: reads one file after another from its standard input, under limits it sets on itself.
 
-Started by ExtractorPool with `python -I -m`; it ends when its input does. It may write no file, open few, and use no
+Started by ExtractorPool; it ends when its input does. It may write no file, open few, and use no
 more memory and processor time than `Limits` says.
 """
 
@@ -25,6 +25,11 @@ _MAX_OPEN_FILES = 64
 
 
 def main() -> None:
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt, EOFError):
+        _serve()
+
+
+def _serve() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # Native libraries that print must not garble the answers.
     os.dup2(2, 1)
@@ -119,8 +124,3 @@ def _write(stream: BinaryIO, answer: dict[str, Any]) -> None:
     stream.write(len(encoded).to_bytes(8, "big"))
     stream.write(encoded)
     stream.flush()
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt, EOFError):
-        main()

@@ -121,7 +121,8 @@ class FileAttributes:
             found = self._cache.get(key)
             if found is None:
                 mask = self._present if wanted is None else self._present & self._mask(wanted)
-                found = AllowedFiles(mask.copy())
+                share = np.count_nonzero(mask) / max(1, np.count_nonzero(self._present))
+                found = AllowedFiles(mask.copy(), float(share))
                 if len(self._cache) >= _MAX_CACHED_FILTERS:
                     self._cache.clear()
                 self._cache[key] = found

@@ -41,9 +41,14 @@ class RebuildNeeded(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class AllowedFiles:
-    """The files a search may look at: `mask[ordinal]`. Ordinals beyond the mask are not allowed."""
+    """The files a search may look at: `mask[ordinal]`. Ordinals beyond the mask are not allowed.
+
+    `share` is the part of the index's files that is allowed, where the caller knows it better than the mask does (ordinals
+    may be scattered): indexes choose their way by it.
+    """
 
     mask: Bools
+    share: float | None = None
 
     @classmethod
     def only(cls, ordinals: Sequence[int]) -> AllowedFiles:
@@ -58,6 +63,12 @@ class AllowedFiles:
         if ordinals.size and int(ordinals.max()) >= self.mask.size:
             return (ordinals < self.mask.size) & self.mask[np.minimum(ordinals, self.mask.size - 1)]
         return self.mask[ordinals]
+
+    def estimated_share(self) -> float:
+        """The part of the files that is allowed, 0 to 1; exactly 0 when none is."""
+        if not self.mask.any():
+            return 0.0
+        return float(np.mean(self.mask)) if self.share is None else max(self.share, 1e-9)
 
     def ordinals(self) -> Ints:
         return np.flatnonzero(self.mask).astype(np.int64)

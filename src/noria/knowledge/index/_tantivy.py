@@ -23,7 +23,7 @@ _ANALYZER = "noria"
 _WRITER_BYTES = 64 * 1024 * 1024
 _FORMAT_FILE = "noria-format"
 _FORMAT = "1"  # raise it when terms are made differently: the index must then be rebuilt
-_WIDE_SHARE = 0.25  # share of files from which filtering the ranking is cheaper than asking for each file
+_WIDE_SHARE = 0.08  # share of files from which filtering a longer ranking is cheaper than asking for each file
 
 
 class TantivyTextIndex:
@@ -80,15 +80,16 @@ class TantivyTextIndex:
         asked = self._any_of(terms)
         if allowed is None:
             return _ranking(searcher, self._hits(searcher, asked, k))
-        share = float(np.mean(allowed.mask)) if allowed.mask.size else 0.0
+        share = allowed.estimated_share()
         if share == 0.0:
             return Ranking.empty()
         if share >= _WIDE_SHARE:
-            hits = self._hits(searcher, asked, int(2 * k / share) + k)
+            depth = int(2 * k / share) + k
+            hits = self._hits(searcher, asked, depth)
             files = np.array(searcher.fast_field_values("file", [address for _, address in hits]), np.int64)
             kept = np.flatnonzero(allowed.allow(files))[:k]
             # Too few when the allowed files are poorer in these words than their share: then the query has to filter.
-            if len(kept) == k or len(hits) < int(2 * k / share) + k:
+            if len(kept) == k or len(hits) < depth:
                 return _ranking(searcher, [hits[row] for row in kept])
         return _ranking(searcher, self._hits(searcher, self._within(asked, allowed), k))
 
