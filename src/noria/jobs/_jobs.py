@@ -172,12 +172,12 @@ class Jobs:
 
     async def _work(self, job_id: str, kind: str, project_id: str, arguments: dict[str, Any]) -> str:
         context = JobContext(job_id, project_id, self)
-        task = asyncio.ensure_future(self._kinds[kind](context, arguments))
-        self._running[job_id] = task
         await self.update(job_id, status="running")
         with _tracer.start_as_current_span(
             f"job {kind}", attributes={"noria.job.id": job_id, "noria.project": project_id}
         ) as span:
+            task = asyncio.ensure_future(self._kinds[kind](context, arguments))
+            self._running[job_id] = task
             try:
                 await task
             except asyncio.CancelledError:

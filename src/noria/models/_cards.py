@@ -77,7 +77,8 @@ class ModelCard(BaseModel):
         default=None, description="Languages in which it answers from passages well; null: not known, taken as all."
     )
     sampling: dict[str, float] = Field(
-        default_factory=dict[str, float], description="Sampling defaults where the caller gives none, as the model's makers advise."
+        default_factory=dict[str, float],
+        description="Sampling defaults where the caller gives none, as the model's makers advise.",
     )
     query_prefix: bool = Field(default=False, description="An embedding model that takes `input_type` query or passage.")
     sample_prompt: str | None = None

@@ -76,7 +76,6 @@ def _describe(span: Span, resolved: Resolved, call: Call) -> None:
             semconv.OPERATION: _NAMES[call.operation],
             semconv.PROVIDER: card.provider or "noria",
             semconv.REQUEST_MODEL: card.id,
-            semconv.PROJECT: call.project_id,
         }
     )
     if resolved.alias is not None:

@@ -22,7 +22,15 @@ _DESCRIPTION = "OpenAI's API over local and remote models, knowledge and traces;
 
 def build_app(noria: Noria) -> Any:
     """The application of one running instance."""
-    app = FastAPI(title="Noria", version=__version__, description=_DESCRIPTION, docs_url="/docs", redoc_url=None)
+    app = FastAPI(
+        title="Noria",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url="/docs",
+        redoc_url=None,
+        # Requests have a root span of our own, which knows streams, projects and models.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "exclude": lambda _scope: True},
+    )
     app.state.noria = noria
     install(app)
     for module in (

@@ -7,8 +7,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request
 
+from opentelemetry import trace
+
 from noria.access import Principal, Scope
 from noria.store import Cursor, Page
+from noria.tracing import semconv
 
 from ._wiring import Noria
 
@@ -30,6 +33,11 @@ def _caller(scope: Scope) -> Callable[..., Awaitable[Principal]]:
         principal.require(scope)
         if principal.key_id is not None:
             noria.limiter.take(principal.key_id, principal.requests_per_minute)
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.set_attribute(semconv.PROJECT, principal.project_id)
+            if principal.key_id is not None:
+                span.set_attribute(semconv.KEY_ID, principal.key_id)
         return principal
 
     return caller

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 from collections.abc import Generator
 from pathlib import Path
@@ -42,9 +43,25 @@ async def serve(loaded: Loaded) -> None:
                 timeout_graceful_shutdown=10,
                 timeout_keep_alive=75,
             )
-            server = uvicorn.Server(config)
+            server = _Server(config)
             with _announced(settings.run_dir, settings.host, listener.getsockname()[1], noria.keys.issue_local()):
                 await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them again when it is done, which would end the process before it has closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            self.force_exit = self.should_exit  # the second time: do not wait for answers under way
+            self.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        yield  # the handlers stay: while we close, one more signal changes nothing
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from noria.errors import Unavailable
 from noria.tracing._metrics import Metrics
 from noria.tracing._otlp import IngestReply, OtlpReader
+from noria.tracing import _semconv as semconv
 from noria.tracing._payload import take
 from noria.tracing._records import DEFAULT_PROJECT
 from noria.tracing._schema import migrate, open_engine
@@ -50,7 +51,10 @@ class _ToWriter(SpanProcessor):
         self._writer = writer
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        pass
+        # A span belongs to its parent's project; the request's or job's first span is told which.
+        attributes = getattr(trace.get_current_span(parent_context), "attributes", None)
+        if attributes and (project := attributes.get(semconv.PROJECT)) is not None:
+            span.set_attribute(semconv.PROJECT, project)
 
     def on_end(self, span: ReadableSpan) -> None:
         context = span.get_span_context()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from noria.tracing._payload import Payload
 
 STATUS_ERROR = 2
-DEFAULT_PROJECT = "default"
+DEFAULT_PROJECT = "proj_default"
 MAX_INT64 = 2**63 - 1
 
 
