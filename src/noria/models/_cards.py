@@ -54,9 +54,12 @@ class ModelCard(BaseModel):
     upstream: str | None = Field(default=None, description="The provider's own name of the model; default: the id.")
     base_url: str | None = Field(default=None, description="Overrides the provider's base URL.")
 
-    engine: Literal["openvino", "embedding", "command", "url"] | None = None
+    engine: Literal["openvino", "embedding", "scripted", "command", "url"] | None = None
     command: tuple[str, ...] | None = Field(
         default=None, description="For engine = command; {socket} or {port} and {model_dir} are filled in."
+    )
+    script: str | None = Field(
+        default=None, description="For engine = scripted: a TOML file on the server; see noria.engines.scripted."
     )
     weights: str | None = Field(default=None, description="Recipe of the weights to pull, for the built-in engines.")
     health_path: str = "/health"

@@ -115,6 +115,9 @@ class Hub:
         if card.engine == "command":
             assert card.command is not None
             command = tuple(part.replace("{model_dir}", str(directory or "")) for part in card.command)
+        elif card.engine == "scripted":
+            command = (sys.executable, "-m", "noria.engines.scripted", "--name", card.upstream_name, "--uds", "{socket}")
+            command += ("--script", card.script) if card.script else ()
         else:
             module = "noria.engines.openvino" if card.engine == "openvino" else "noria.engines.embedding"
             command = (sys.executable, "-m", module, "--model", str(directory), "--name", card.upstream_name, "--uds", "{socket}")
@@ -134,7 +137,7 @@ class Hub:
 
     async def count_tokens(self, card: ModelCard, given: dict[str, Any]) -> tuple[int, bool]:
         """Tokens of `{"text": …}` or `{"messages": …}`, and whether that is exact: remote models' are estimated."""
-        if card.source == "engine" and card.engine == "openvino":
+        if card.source == "engine" and card.engine in {"openvino", "scripted"}:
             counted = await self.ask_engine(card, "/v1/noria/tokenize", given)
             return int(counted["num_tokens"]), True
         return _estimate_tokens(given), False

@@ -103,7 +103,7 @@ async def delete_credential(provider: str, caller: Admin, noria: NoriaDep) -> di
 async def add_model(body: ModelCard, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
     if body.base_url is not None:
         await check_public_url(body.base_url, param="base_url", allow_private=noria.settings.allow_private_urls)
-    if body.engine == "command" and not noria.settings.allow_engine_commands:
+    if (body.engine == "command" or body.script is not None) and not noria.settings.allow_engine_commands:
         raise InvalidRequest(
             "Engines that run a command of yours are off, for whoever may add one may run anything.",
             param="engine",
