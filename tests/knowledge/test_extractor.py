@@ -109,7 +109,7 @@ async def _survive(num_mutations: int) -> None:
             try:
                 await pool.extract(sample_files.mutate(seeds[name], seed), filename=name)
             except NoriaError as error:
-                assert name in error.message
+                assert name in error.message  # noqa: PT017
                 return 1
             finally:
                 assert time.monotonic() - started < 30 * num_mutations  # queueing included; a hang would be cut at 30 s

@@ -61,8 +61,16 @@ class _State:
 class FaissVectorIndex:
     """`FaissVectorIndex(384)` in memory, `FaissVectorIndex.open(folder, 384)` with `save()`."""
 
-    def __init__(self, dimensions: int, *, first_graph_rows: int = _FIRST_GRAPH_ROWS, tail_rows: int = _TAIL_ROWS) -> None:
+    def __init__(
+        self,
+        dimensions: int,
+        *,
+        first_graph_rows: int = _FIRST_GRAPH_ROWS,
+        tail_rows: int = _TAIL_ROWS,
+        exact_rows: int = _EXACT_ROWS,
+    ) -> None:
         self._dimensions = dimensions
+        self._exact_rows = exact_rows
         self._first_graph_rows = first_graph_rows
         self._tail_rows = tail_rows
         self._state = self._empty()
@@ -139,7 +147,7 @@ class FaissVectorIndex:
         num_usable = int(np.count_nonzero(usable))
         if num_usable == 0 or k <= 0:
             return Ranking.empty()
-        if num_usable <= max(_EXACT_ROWS, k) or state.graph is None:
+        if num_usable <= max(self._exact_rows, k) or state.graph is None:
             rows = np.flatnonzero(usable)
             return best(state.ids[rows], _compare(state, rows, query), k)
         found, scores = _search_graph(state, query, k, usable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,14 @@ __all__ = ["matched_words", "query_terms", "segment", "text_analyzer"]
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff]+")
 _WORD = re.compile(r"\w+")
 _MAX_QUERY_TERMS = 64  # a pasted page is no query; the first terms decide
+# The analyzer drops the usual articles and prepositions; these are what questions add.
+_QUESTION_WORDS = frozenset(
+    """
+    how what who whom whose which when where why do does did doing done can could should would shall may might must will
+    i me my we us our you your he she his her its they them am were been being be has have had having from about than
+    please tell show give explain describe any some so also just more most many much s t
+    """.split()  # noqa: SIM905
+)
 _HAN_STOP_WORDS = frozenset(
     """
     的 了 是 在 和 与 及 或 也 都 就 而 着 过 吗 呢 吧 啊 把 被 给 让 向 从 对 于 为 以 之 其 这 那 个 们 我 你
@@ -48,10 +57,14 @@ def text_analyzer() -> Any:
 def query_terms(query: str) -> dict[str, str]:
     """Index term to the word it came from, in the query's order. Stop words only count when there is nothing else."""
     words = _WORD.findall(segment(query))
-    kept = [word for word in words if word not in _HAN_STOP_WORDS] or words
+    kept = [word for word in words if word not in _HAN_STOP_WORDS and word.lower() not in _QUESTION_WORDS]
+    return _terms(kept) or _terms(words)
+
+
+def _terms(words: Iterable[str]) -> dict[str, str]:
     analyzer = text_analyzer()
     terms: dict[str, str] = {}
-    for word in kept:
+    for word in words:
         for term in analyzer.analyze(word):
             terms.setdefault(term, word)
         if len(terms) >= _MAX_QUERY_TERMS:
