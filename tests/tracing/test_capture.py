@@ -88,6 +88,16 @@ async def test_content_switched_off_is_not_stored(open_tracing: Open, by: str) -
     assert not (await tracing.store.list(TraceFilter(text="unmistakable"))).traces
 
 
+async def test_children_keep_a_requests_silence_and_project(tracing: Tracing) -> None:
+    tracer = tracing.provider.get_tracer("noria.test")
+    quiet = {semconv.CAPTURE: False, semconv.PROJECT: "p"}
+    with tracer.start_as_current_span("request", attributes=quiet) as root, tracer.start_as_current_span("child") as span:
+        span.set_attribute(semconv.INPUT, "unmistakable")
+    tracing.flush()
+    tree = await tracing.store.get(trace_id_of(root) or "", project="p")
+    assert tree.roots[0].children[0].input is None
+
+
 async def test_text_that_databases_refuse(tracing: Tracing) -> None:
     odd = "nul \x00 surrogate \ud800 "
     node = await record(

@@ -71,40 +71,36 @@ def from_protobuf(data: bytes, project: str) -> tuple[list[SpanRecord], list[str
         resource = _attributes(group.resource.attributes)
         for scope in group.scope_spans:
             for span in scope.spans:
-                trace_id, span_id = span.trace_id, span.span_id
-                if problem := _problem(
-                    (trace_id, span_id, span.parent_span_id), span.start_time_unix_nano, span.end_time_unix_nano
-                ):
+                ids = (span.trace_id, span.span_id, span.parent_span_id)
+                if problem := _problem(ids, span.start_time_unix_nano, span.end_time_unix_nano):
                     problems.append(problem)
-                    continue
-                records.append(
-                    SpanRecord(
-                        project=project,
-                        trace_id=trace_id.hex(),
-                        span_id=span_id.hex(),
-                        parent_id=span.parent_span_id.hex() or None,
-                        parent_remote=_remote(span.flags),
-                        name=span.name,
-                        start_ns=span.start_time_unix_nano,
-                        end_ns=max(span.end_time_unix_nano, span.start_time_unix_nano),
-                        kind=span.kind,
-                        status=span.status.code,
-                        status_message=span.status.message or None,
-                        attributes=_attributes(span.attributes),
-                        events=[
-                            {
-                                "name": event.name,
-                                "time_ns": event.time_unix_nano,
-                                "attributes": _attributes(event.attributes),
-                            }
-                            for event in span.events
-                        ],
-                        links=[{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links],
-                        resource=resource,
-                        scope=scope.scope.name,
-                    )
-                )
+                else:
+                    records.append(_record(span, project, resource, scope.scope.name))
     return _foreign(records), problems
+
+
+def _record(span: Any, project: str, resource: dict[str, Any], scope: str) -> SpanRecord:
+    return SpanRecord(
+        project=project,
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex() or None,
+        parent_remote=_remote(span.flags),
+        name=span.name,
+        start_ns=span.start_time_unix_nano,
+        end_ns=max(span.end_time_unix_nano, span.start_time_unix_nano),
+        kind=span.kind,
+        status=span.status.code,
+        status_message=span.status.message or None,
+        attributes=_attributes(span.attributes),
+        events=[
+            {"name": event.name, "time_ns": event.time_unix_nano, "attributes": _attributes(event.attributes)}
+            for event in span.events
+        ],
+        links=[{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links],
+        resource=resource,
+        scope=scope,
+    )
 
 
 def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:

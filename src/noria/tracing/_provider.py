@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcesso
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from noria.errors import Unavailable
+from noria.tracing import _semconv as sc
 from noria.tracing._metrics import Metrics
 from noria.tracing._otlp import IngestReply, OtlpReader
-from noria.tracing import _semconv as semconv
 from noria.tracing._payload import take
 from noria.tracing._records import DEFAULT_PROJECT
 from noria.tracing._schema import migrate, open_engine
@@ -51,10 +51,12 @@ class _ToWriter(SpanProcessor):
         self._writer = writer
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        # A span belongs to its parent's project; the request's or job's first span is told which.
+        # A span belongs to its parent's project and keeps its silence; the request's or job's first span is told which.
         attributes = getattr(trace.get_current_span(parent_context), "attributes", None)
-        if attributes and (project := attributes.get(semconv.PROJECT)) is not None:
-            span.set_attribute(semconv.PROJECT, project)
+        if attributes:
+            for name in (sc.PROJECT, sc.CAPTURE):
+                if (value := attributes.get(name)) is not None:
+                    span.set_attribute(name, value)
 
     def on_end(self, span: ReadableSpan) -> None:
         context = span.get_span_context()
