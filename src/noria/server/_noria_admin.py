@@ -12,6 +12,7 @@ from pydantic import Field
 
 from noria import __version__
 from noria.access import SCOPES
+from noria.knowledge.loaders import supported_extensions
 from noria.store import ApiKey
 from noria.tracing import METRICS_CONTENT_TYPE
 
@@ -50,6 +51,7 @@ async def status(caller: Inference, noria: NoriaDep) -> dict[str, Any]:
         "keys_required": await noria.keys.exist(),
         "chat_model": settings.chat_model,
         "embedding_model": settings.embedding_model,
+        "file_extensions": list(supported_extensions()),
         "running_calls": noria.admission.running,
         "engines": [{"name": engine.name, "state": engine.state} for engine in noria.supervisor.status()],
         "spans": {
