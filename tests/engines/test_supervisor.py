@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import httpx
@@ -255,7 +256,24 @@ async def test_closing_ends_everything(tmp_path: Path) -> None:
         await supervisor.warm(spec())
 
 
-def test_engines_die_with_a_killed_server_and_its_sockets_are_cleaned(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Generator[Path]:
+    """Sockets of a long run folder live elsewhere (see the next test)."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+async def test_a_long_run_folder_is_no_hindrance(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path / ("long-" * 30), 1024)
+    async with supervisor.lease(spec()) as endpoint:
+        assert endpoint.socket_path is not None
+        assert len(str(endpoint.socket_path)) <= 107
+        assert endpoint.socket_path.parent.stat().st_mode & 0o777 == 0o700
+        assert await get(endpoint, "/v1/pid")
+    await supervisor.aclose()
+
+
+def test_engines_die_with_a_killed_server_and_its_sockets_are_cleaned(short_path: Path) -> None:
     script = f"""
 import asyncio, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -263,7 +281,7 @@ from pathlib import Path
 from test_supervisor import spec, get
 from noria.engines import Supervisor
 async def main():
-    supervisor = Supervisor(Path({str(tmp_path)!r}), 1024)
+    supervisor = Supervisor(Path({str(short_path)!r}), 1024)
     async with supervisor.lease(spec()) as endpoint:
         print(await get(endpoint, "/v1/pid"), await get(endpoint, "/v1/spawn"), flush=True)
         await asyncio.sleep(60)
@@ -280,11 +298,11 @@ asyncio.run(main())
     while not all(gone(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert list(tmp_path.glob("noria-engines-*"))
+    assert list(short_path.glob("noria-engines-*"))
 
     async def again() -> None:
-        supervisor = Supervisor(tmp_path, 1024)
-        assert len(os.listdir(tmp_path)) == 2  # its own folder, and the logs  # noqa: PTH208
+        supervisor = Supervisor(short_path, 1024)
+        assert len(os.listdir(short_path)) == 2  # its own folder, and the logs  # noqa: PTH208
         await supervisor.aclose()
 
     asyncio.run(again())

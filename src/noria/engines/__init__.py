@@ -5,12 +5,18 @@ asked for, watches it, restarts it and evicts it. An engine is anything that spe
 loopback port: Noria's own (`openvino/`, `embedding/`), llama-server, vLLM, or a URL on another machine.
 """
 
-from noria.engines._endpoint import Endpoint, EngineSpec, EngineState, EngineStatus
-from noria.engines._hubs import HubAccess
-from noria.engines._manifest import Manifest
-from noria.engines._recipes import RECIPES, Recipe, WeightFile, recipe_for
-from noria.engines._supervisor import Supervisor
-from noria.engines._weights import Progress, PullProgress, WeightsStore
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noria.engines._endpoint import Endpoint, EngineSpec, EngineState, EngineStatus
+    from noria.engines._hubs import HubAccess
+    from noria.engines._manifest import Manifest
+    from noria.engines._recipes import RECIPES, Recipe, WeightFile, recipe_for
+    from noria.engines._supervisor import Supervisor
+    from noria.engines._weights import Progress, PullProgress, WeightsStore
 
 __all__ = [
     "RECIPES",
@@ -28,3 +34,27 @@ __all__ = [
     "WeightsStore",
     "recipe_for",
 ]
+
+_HOMES = {
+    "Endpoint": "_endpoint",
+    "EngineSpec": "_endpoint",
+    "EngineState": "_endpoint",
+    "EngineStatus": "_endpoint",
+    "HubAccess": "_hubs",
+    "Manifest": "_manifest",
+    "Progress": "_weights",
+    "PullProgress": "_weights",
+    "RECIPES": "_recipes",
+    "Recipe": "_recipes",
+    "Supervisor": "_supervisor",
+    "WeightFile": "_recipes",
+    "WeightsStore": "_weights",
+    "recipe_for": "_recipes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for: the engines' own processes live in this package and need none of it to start."""
+    if name in _HOMES:
+        return getattr(import_module(f"noria.engines.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,8 +24,8 @@ from noria.errors import ConfigurationError, NoriaError, NotFound, Unavailable
 __all__ = ["Supervisor"]
 
 PREFIX = "noria-engines-"
-MAX_SOCKET_DIR = 60
-"""A Unix socket's path may have 107 bytes; the folder's and the file's name take 45."""
+MAX_SOCKET_DIR = 64
+"""A Unix socket's path may have 107 bytes; the folder's and the file's name take about 40."""
 REMOTE_CHECK_S = 5.0
 """A URL engine that was healthy is not asked again for so long."""
 TEND_S = 10.0

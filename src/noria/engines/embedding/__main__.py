@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer
 from noria.engines.embedding._app import EmbeddingApp
 from noria.engines.embedding._batcher import Batcher
 from noria.engines.embedding._encoder import Encoder
-from noria.engines.embedding._model_folder import TOKENIZER, read_card
+from noria.engines.embedding._model_folder import TOKENIZER, EmbeddingCard, read_card
 from noria.engines.embedding._request import Tokens
 from noria.errors import NoriaError
 
@@ -39,12 +40,19 @@ def main() -> None:
 def _serve(options: argparse.Namespace) -> None:
     folder: Path = options.model
     card = read_card(folder)
-    encoder = Encoder(folder, card, num_threads=options.threads)
-    encoder.warm()
-    tokens = Tokens(Tokenizer.from_file(str(folder / TOKENIZER)), card)
+    with ThreadPoolExecutor(1) as aside:  # each takes about a second of a core
+        compiling = aside.submit(_warm_encoder, folder, card, options.threads)
+        tokens = Tokens(Tokenizer.from_file(str(folder / TOKENIZER)), card)
+        encoder = compiling.result()
     app = EmbeddingApp(options.name, card, tokens, Batcher(encoder, card.dimensions))
     listen: dict[str, Any] = {"uds": options.uds} if options.uds else {"host": "127.0.0.1", "port": options.port}
     uvicorn.run(app, **listen, log_level="warning", access_log=False, timeout_keep_alive=75, lifespan="on")
+
+
+def _warm_encoder(folder: Path, card: EmbeddingCard, num_threads: int | None) -> Encoder:
+    encoder = Encoder(folder, card, num_threads=num_threads)
+    encoder.warm()
+    return encoder
 
 
 if __name__ == "__main__":
