@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 from opentelemetry import trace
 
@@ -24,13 +24,13 @@ from noria.tracing import attach_payload, semconv
 from ._chat_bodies import ChatBody, CompletionBody, EmbeddingBody
 from ._completions_store import StoredCall
 from ._deps import Inference, NoriaDep
-from ._errors import ERROR_RESPONSES
+from ._routers import new_router
 from ._streams import EventStream
 from ._wiring import Noria
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["Inference"], responses=ERROR_RESPONSES)
+router = new_router("Inference")
 
 # What Noria acts on or records itself; a model never sees these.
 _OWN = {
@@ -141,32 +141,23 @@ class _Relay:
         self._swaps: list[tuple[bytes, bytes]] = []
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        rest = b""
-        done = b""
-        keep = self._kept.append if self._ask.stored is not None else None
-        async for piece in self._reply.pieces:
-            piece = rest + piece if rest else piece
-            # Whole events only, so that a name is never cut in two and a usage event can be dropped.
-            end = piece.rfind(b"\n\n") + 2
-            if end < 2:
-                if b"\r\n\r\n" not in piece:
-                    rest = piece
-                    continue
-                piece = piece.replace(b"\r\n", b"\n")
-                end = piece.rfind(b"\n\n") + 2
-            rest, piece = piece[end:], piece[:end]
-            piece = self._rename(piece)
-            if not self._wants_usage and b'"usage":{' in piece:
-                piece = _without_usage(piece)
-            if (at := piece.rfind(b"data: [DONE]")) >= 0:
-                piece, done = piece[:at], b"data: [DONE]\n\n"
-            if piece:
-                if keep is not None:
-                    keep(piece)
-                yield piece
+        rest = done = b""
+        async for given in self._reply.pieces:
+            events, rest = _whole_events(rest + given if rest else given)
+            if not events:
+                continue
+            events = self._rename(events)
+            if not self._wants_usage and b'"usage":{' in events:
+                events = _without_usage(events)
+            if (at := events.rfind(b"data: [DONE]")) >= 0:
+                events, done = events[:at], b"data: [DONE]\n\n"
+            if events:
+                if self._ask.stored is not None:
+                    self._kept.append(events)
+                yield events
         if self._ask.stored is not None and done:
             await self._ask.stored.save_stream(b"".join(self._kept), self._id, self._reply.card.id, self._observed.usage)
-        if rest + done:
+        if rest or done:
             yield rest + done
 
     def _rename(self, piece: bytes) -> bytes:
@@ -178,6 +169,15 @@ class _Relay:
         for old, new in self._swaps:
             piece = piece.replace(old, new)
         return piece
+
+
+def _whole_events(piece: bytes) -> tuple[bytes, bytes]:
+    """What is whole of a piece, and the rest: a name must not be cut in two, and a usage event is dropped whole."""
+    end = piece.rfind(b"\n\n")
+    if end < 0 and b"\r\n\r\n" in piece:
+        piece = piece.replace(b"\r\n", b"\n")
+        end = piece.rfind(b"\n\n")
+    return (piece[: end + 2], piece[end + 2 :]) if end >= 0 else (b"", piece)
 
 
 def _without_usage(piece: bytes) -> bytes:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from opentelemetry import trace
 from sqlalchemy import select
 
@@ -20,11 +20,11 @@ from noria.tracing import assemble
 
 from ._chat_bodies import Body, Metadata
 from ._deps import Data, ListCursor, NoriaDep, listing
-from ._errors import ERROR_RESPONSES
+from ._routers import new_router
 
 __all__ = ["StoredCall", "router"]
 
-router = APIRouter(tags=["Stored completions"], responses=ERROR_RESPONSES)
+router = new_router("Stored completions")
 
 
 @dataclass(frozen=True, slots=True)

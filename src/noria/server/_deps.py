@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request
-
 from opentelemetry import trace
 
 from noria.access import Principal, Scope

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Form, Query, UploadFile
+from fastapi import Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 from sqlalchemy import or_, select
 from starlette.requests import Request
@@ -16,11 +16,11 @@ from noria.errors import InvalidRequest, NotFound
 from noria.store import File, new_id, page
 
 from ._deps import Data, ListCursor, NoriaDep, listing
-from ._errors import ERROR_RESPONSES
+from ._routers import new_router
 
 __all__ = ["find_file", "router"]
 
-router = APIRouter(tags=["Files"], responses=ERROR_RESPONSES)
+router = new_router("Files")
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 _PIECE = 1024 * 1024

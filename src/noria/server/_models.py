@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-
 from noria.models import ModelCard
 
 from ._deps import Inference, NoriaDep
-from ._errors import ERROR_RESPONSES
+from ._routers import new_router
 from ._wiring import Noria
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["Models"], responses=ERROR_RESPONSES)
+router = new_router("Models")
 _EPOCH = 1735689600  # built-in cards have no birthday of their own
 
 

@@ -6,7 +6,6 @@ import os
 import time
 from typing import Any
 
-from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import Field
 
@@ -18,11 +17,11 @@ from noria.tracing import METRICS_CONTENT_TYPE
 
 from ._chat_bodies import Body
 from ._deps import Admin, Inference, ListCursor, NoriaDep, listing
-from ._errors import ERROR_RESPONSES
+from ._routers import new_router
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["Noria: administration"], responses=ERROR_RESPONSES)
+router = new_router("Noria: administration")
 
 
 @router.get("/health", summary="Whether the server is up", tags=["Health"])

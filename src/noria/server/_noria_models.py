@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from noria.access import check_public_url
@@ -16,12 +16,12 @@ from noria.store import Job
 
 from ._chat_bodies import Body
 from ._deps import Admin, Data, Inference, ListCursor, NoriaDep, listing
-from ._errors import ERROR_RESPONSES
+from ._routers import new_router
 from ._wiring import Noria
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/noria", tags=["Noria: models"], responses=ERROR_RESPONSES)
+router = new_router("Noria: models", prefix="/v1/noria")
 
 
 async def _show_card(noria: Noria, card: ModelCard, project_id: str) -> dict[str, Any]:

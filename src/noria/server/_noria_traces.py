@@ -6,18 +6,18 @@ import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from fastapi.responses import Response
 
 from noria.errors import InvalidRequest
 from noria.tracing import SpanNode, StatsRow, TraceFilter, TraceSummary
 
 from ._deps import NoriaDep, Traces
-from ._errors import ERROR_RESPONSES
+from ._routers import new_router
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["Noria: traces"], responses=ERROR_RESPONSES)
+router = new_router("Noria: traces")
 
 _OTLP_TYPES: dict[str, Any] = {
     "requestBody": {

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Query
+from fastapi import Query
 from fastapi.responses import Response
 from opentelemetry import trace
 
@@ -16,12 +16,12 @@ from noria.store import Cursor
 from noria.tracing import attach_payload
 
 from ._deps import Data, Inference, NoriaDep
-from ._errors import ERROR_RESPONSES
+from ._routers import new_router
 from ._streams import EventStream, sse
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["Responses"], responses=ERROR_RESPONSES)
+router = new_router("Responses")
 
 
 @router.post("/v1/responses", summary="Create a response")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from noria.access import Principal
@@ -17,12 +17,12 @@ from noria.store import File, FileBatch, Page, StoreFile, VectorStore
 
 from ._chat_bodies import RECORDED, Body, Metadata
 from ._deps import Data, ListCursor, NoriaDep, listing
-from ._errors import ERROR_RESPONSES
+from ._routers import new_router
 from ._wiring import Noria
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["Vector stores"], responses=ERROR_RESPONSES)
+router = new_router("Vector stores")
 
 Attributes = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)] | float | bool], Field(max_length=16)

@@ -1,0 +1,150 @@
+"""Chat completions, completions and embeddings over HTTP, with a scripted model behind them."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+from tests.conftest import NoriaServer
+
+HELLO = [{"role": "user", "content": "hello there 你好"}]
+
+
+def test_answers_whole(server: NoriaServer) -> None:
+    answer = server.openai().chat.completions.create(model="scripted", messages=HELLO)
+    assert answer.choices[0].message.content == "hello there 你好"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.model == "scripted"
+    assert answer.id.startswith("chatcmpl-")
+    assert answer.usage and answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_streams_under_one_id_of_ours(server: NoriaServer) -> None:
+    chunks = list(server.openai().chat.completions.create(model="scripted", messages=HELLO, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "hello there 你好"
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert {chunk.model for chunk in chunks} == {"scripted"}
+    assert all(chunk.usage is None for chunk in chunks)
+
+
+def test_streams_usage_only_when_asked(server: NoriaServer) -> None:
+    stream = server.openai().chat.completions.create(
+        model="scripted", messages=HELLO, stream=True, stream_options={"include_usage": True}
+    )
+    last = list(stream)[-1]
+    assert last.choices == []
+    assert last.usage and last.usage.completion_tokens == 4
+
+
+def test_an_alias_answers_and_the_trace_says_so(server: NoriaServer) -> None:
+    raw = server.openai().chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=HELLO)
+    assert raw.parse().model == "scripted"
+    with server.client() as client:
+        trace = client.get(f"/v1/noria/traces/{raw.headers['x-noria-trace-id']}").json()
+    root = trace["spans"][0]
+    call = root["children"][0]
+    assert root["name"] == "POST /v1/chat/completions"
+    assert call["attributes"]["noria.model.alias"] == "gpt-4o-mini"
+    assert call["input"][0]["content"] == "hello there 你好"
+    assert call["output"][0]["content"] == "hello there 你好"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stored_completion_is_there_when_the_answer_is(server: NoriaServer, stream: bool) -> None:
+    client = server.openai()
+    tag = {"case": f"stored-{stream}"}
+    answer = client.chat.completions.create(model="scripted", messages=HELLO, store=True, metadata=tag, stream=stream)
+    identity = list(answer)[0].id if stream else answer.id
+    kept = client.chat.completions.retrieve(identity)
+    assert kept.choices[0].message.content == "hello there 你好"
+    assert kept.choices[0].finish_reason == "stop"
+    assert [row.id for row in client.chat.completions.list(metadata=tag)] == [identity]
+    assert [m.content for m in client.chat.completions.messages.list(identity)] == ["hello there 你好"]
+    updated = client.chat.completions.update(identity, metadata={"case": "changed"})
+    assert updated.metadata == {"case": "changed"}
+    assert client.chat.completions.delete(identity).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.retrieve(identity)
+
+
+def test_unstored_completions_are_not_kept(server: NoriaServer) -> None:
+    client = server.openai()
+    answer = client.chat.completions.create(model="scripted", messages=HELLO)
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.retrieve(answer.id)
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"foo": 1}, "foo"),
+        ({"audio": {"voice": "a", "format": "mp3"}}, "audio"),
+        ({"temperature": 3}, "temperature"),
+        ({"n": 0}, "n"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": "x", "zz": 1}]}, "messages[0].zz"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0]"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"metadata": {"k" * 65: "v"}}, "metadata"),
+        ({"model": ""}, "model"),
+    ],
+)
+def test_a_wrong_field_is_a_400_that_names_it(server: NoriaServer, change: dict[str, object], param: str) -> None:
+    body = {"model": "scripted", "messages": HELLO, **change}
+    with server.client() as client:
+        answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].startswith(param)
+
+
+def test_unknown_models_suggest_near_ones(server: NoriaServer) -> None:
+    with pytest.raises(openai.NotFoundError, match="Did you mean scripted"):
+        server.openai().chat.completions.create(model="scriptd", messages=HELLO)
+
+
+def test_an_embedder_does_not_chat(server: NoriaServer) -> None:
+    with pytest.raises(openai.BadRequestError, match="not for chat"):
+        server.openai().chat.completions.create(model="scripted-embedding", messages=HELLO)
+
+
+def test_completions(server: NoriaServer) -> None:
+    client = server.openai()
+    assert client.completions.create(model="scripted", prompt="one two").choices[0].text == "one two"
+    chunks = list(client.completions.create(model="scripted", prompt="one two", stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == "one two"
+    assert chunks[0].id.startswith("cmpl-")
+
+
+def test_embeddings_as_floats_and_base64_agree(server: NoriaServer) -> None:
+    client = server.openai()
+    by_default = client.embeddings.create(model="scripted-embedding", input=["a b", "c"]).data  # the client asks for base64
+    floats = client.embeddings.create(model="scripted-embedding", input=["a b", "c"], encoding_format="float").data
+    assert [row.index for row in floats] == [0, 1]
+    assert by_default[0].embedding == pytest.approx(floats[0].embedding, abs=1e-6)
+    assert len(floats[0].embedding) == 64
+
+
+def test_bad_json_and_surrogates_are_the_callers_fault(client) -> None:
+    headers = {"content-type": "application/json"}
+    assert client.post("/v1/chat/completions", content=b"{", headers=headers).status_code == 400
+    assert client.post("/v1/chat/completions", content=b"\xff\xfe", headers=headers).status_code == 400
+    lone = b'{"model":"scripted","messages":[{"role":"user","content":"\\ud800"}]}'
+    assert client.post("/v1/chat/completions", content=lone, headers=headers).status_code == 400
+    deep = b'{"model":"scripted","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert client.post("/v1/chat/completions", content=deep, headers=headers).status_code == 400
+
+
+def test_unknown_routes_and_methods_have_openais_error_shape(client) -> None:
+    assert client.get("/v1/nothing").json()["error"]["type"] == "invalid_request_error"
+    assert client.put("/v1/chat/completions").status_code == 405
+
+
+def test_an_idempotency_key_answers_once(client) -> None:
+    body = {"model": "scripted", "messages": HELLO}
+    headers = {"idempotency-key": "once-1"}
+    first = client.post("/v1/chat/completions", json=body, headers=headers)
+    again = client.post("/v1/chat/completions", json=body, headers=headers)
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
+    other = client.post("/v1/chat/completions", json={**body, "n": 1}, headers=headers)
+    assert other.status_code == 409
