@@ -66,11 +66,10 @@ class Keys:
         return secret
 
     async def exist(self) -> bool:
-        """Whether any usable key exists: then every call needs one."""
+        """Whether a key was ever made: then every call needs one. Revoking the last one does not open the door again."""
         if self._any is None:
             async with self._database.read() as session:
-                usable = select(func.count()).select_from(ApiKey).where(ApiKey.revoked_at.is_(None))
-                self._any = (await session.scalar(usable) or 0) > 0
+                self._any = (await session.scalar(select(func.count()).select_from(ApiKey)) or 0) > 0
         return self._any
 
     async def authenticate(self, secret: str | None) -> Principal:
@@ -149,5 +148,4 @@ class Keys:
                 raise NotFound(f"No API key {key_id!r}.", param="key_id")
             row.revoked_at = row.revoked_at or int(time.time())
         self._known.clear()
-        self._any = None
         return row

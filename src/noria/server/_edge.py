@@ -8,6 +8,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
+from starlette.exceptions import HTTPException
+
 from noria.errors import InvalidRequest, NoriaError, PayloadTooLarge, PermissionDenied
 
 from ._errors import error_response
@@ -43,10 +45,7 @@ class Edge:
         except NoriaError as error:
             await error_response(error)(scope, receive, send)
             return
-        try:
-            await self._app(scope, receive, send)
-        except PayloadTooLarge as error:  # raised while a handler was reading the body
-            await error_response(error)(scope, receive, send)
+        await self._app(scope, receive, send)
 
 
 def _limited(receive: Receive, headers: dict[bytes, bytes], limit: int) -> Receive:
@@ -64,7 +63,8 @@ def _limited(receive: Receive, headers: dict[bytes, bytes], limit: int) -> Recei
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise _too_large(limit)
+            # The framework's own kind: it wraps every other error that comes while a body is read.
+            raise HTTPException(413, str(_too_large(limit)))
         return message
 
     return counted

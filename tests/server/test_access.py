@@ -1,0 +1,104 @@
+"""Keys, scopes, limits, sizes and the loopback rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.conftest import NoriaServer, running_server
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NoriaServer]:
+    with running_server(tmp_path_factory.mktemp("keys"), NORIA_MAX_BODY_MB="1") as server:
+        yield server
+
+
+def test_without_keys_the_owner_needs_none_and_strangers_get_nothing(tmp_path: Path) -> None:
+    with running_server(tmp_path / "home") as server, httpx.Client(base_url=server.url, trust_env=False) as client:
+        assert client.get("/v1/models").status_code == 200
+        rebound = client.get("/v1/models", headers={"host": "evil.example:80"})
+        assert rebound.status_code == 403
+        page = client.post("/v1/chat/completions", json={}, headers={"origin": "https://evil.example"})
+        assert page.status_code == 403
+
+
+def test_keys_are_made_used_limited_and_revoked(own: NoriaServer) -> None:
+    with own.client() as admin:
+        made = admin.post("/v1/noria/keys", json={"name": "app", "scopes": ["inference"], "requests_per_minute": 3}).json()
+        listed = admin.get("/v1/noria/keys").json()["data"]
+        assert made["secret"].startswith("sk-noria-")
+        assert all("secret" not in row and "digest" not in row for row in listed)
+
+        client = own.openai(api_key=made["secret"])
+        assert client.chat.completions.create(model="scripted", messages=HELLO).choices  # type: ignore[arg-type]
+        with pytest.raises(openai.PermissionDeniedError):
+            client.files.list()
+        with pytest.raises(openai.AuthenticationError):
+            own.openai(api_key="sk-noria-wrong").models.list()
+        assert httpx.get(f"{own.url}/v1/models", trust_env=False).status_code == 401
+
+        client.models.list()
+        client.models.list()
+        with pytest.raises(openai.RateLimitError) as limited:
+            client.models.list()
+        assert int(limited.value.response.headers["retry-after"]) >= 1
+
+        admin.delete(f"/v1/noria/keys/{made['id']}").raise_for_status()
+        with pytest.raises(openai.AuthenticationError):
+            client.models.list()
+
+
+def test_a_database_never_holds_a_key_in_clear(own: NoriaServer) -> None:
+    with own.client() as admin:
+        secret = admin.post("/v1/noria/keys", json={"name": "hidden"}).json()["secret"]
+        admin.put("/v1/noria/providers/openai/credential", json={"value": "sk-very-secret-value"}).raise_for_status()
+        shown = admin.get("/v1/noria/providers").text
+    assert "sk-very-secret-value" not in shown
+    data = b"".join(path.read_bytes() for path in own.home.glob("*.db*"))
+    assert secret.encode() not in data
+    assert b"sk-very-secret-value" not in data
+
+
+def test_a_large_body_is_refused_before_it_is_read(own: NoriaServer) -> None:
+    with own.client() as client:
+        declared = client.post("/v1/chat/completions", content=b"x" * (1024 * 1024 + 1), headers={"content-type": "application/json"})
+        assert declared.status_code == 413
+
+        def pieces() -> Iterator[bytes]:
+            for _ in range(40):
+                yield b" " * 65536
+
+        undeclared = client.post("/v1/chat/completions", content=pieces(), headers={"content-type": "application/json"})
+        assert undeclared.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/v1", "http://169.254.169.254/latest", "http://10.0.0.1/v1", "http://[::1]/v1", "http://localhost/v1",
+            "http://0x7f000001/v1", "http://[::ffff:127.0.0.1]/v1", "ftp://example.com", "http://u:p@example.com/v1"]
+)  # fmt: skip
+def test_base_urls_may_not_point_inside(own: NoriaServer, url: str) -> None:
+    card = {"id": "inside", "source": "provider", "provider": "custom", "base_url": url}
+    with own.client() as client:
+        answer = client.post("/v1/noria/models", json=card)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "base_url"
+
+
+def test_engine_commands_are_off_by_default(own: NoriaServer) -> None:
+    card = {"id": "cmd", "source": "engine", "engine": "command", "command": ["sh", "-c", "id", "{port}"]}
+    with own.client() as client:
+        assert client.post("/v1/noria/models", json=card).status_code == 400
+
+
+def test_settings_show_origins_and_mask_secrets(own: NoriaServer) -> None:
+    with own.client() as client:
+        rows = {row["name"]: row for row in client.get("/v1/noria/settings").json()["data"]}
+    assert rows["max_body_mb"] == {**rows["max_body_mb"], "value": 1, "origin": "NORIA_MAX_BODY_MB"}
+    assert rows["home"]["origin"] == "command line"
