@@ -1,0 +1,39 @@
+"""The command tree: what `noria --help` lists, in the order in which one meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from noria import __version__
+
+from . import _ask, _chat, _ingest, _up
+from ._command import common_options, group
+
+__all__ = ["app"]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"noria {__version__}")
+        raise typer.Exit
+
+
+app = group("Serve, retrieve, trace and improve models behind OpenAI's API, on this machine.")
+
+
+@app.callback()
+def _root(
+    home: Annotated[Path | None, typer.Option(help="Folder of the instance (NORIA_HOME; default ~/.noria).")] = None,
+    url: Annotated[str | None, typer.Option(help="Talk to the server at this URL (NORIA_URL, with NORIA_API_KEY).")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    common_options(home, url)
+
+
+for _module in (_up, _chat, _ask, _ingest):
+    _module.register(app)

@@ -1,0 +1,106 @@
+"""How a command is declared: the options that all share, and how every failure ends.
+
+`--home`, `--url` and `--json` are added to a command's own parameters here, so that no command repeats them; what was given is
+kept for the time of the call in `target()`. A command's function has one parameter per argument and option on its command
+line, however many those are.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from noria.errors import ConfigurationError, InvalidRequest, NoriaError
+
+__all__ = ["Target", "command", "common_options", "fail", "group", "target"]
+
+Home = Annotated[Path | None, typer.Option("--home", help="Folder of the instance (NORIA_HOME; default ~/.noria).")]
+Url = Annotated[str | None, typer.Option("--url", help="Talk to the server at this URL (NORIA_URL, with NORIA_API_KEY).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which instance a command is about, and how it prints."""
+
+    home: Path | None = None
+    url: str | None = None
+    json: bool = False
+
+
+_target: ContextVar[Target] = ContextVar("target", default=Target())  # noqa: B039  (frozen)
+
+
+def target() -> Target:
+    """What `--home`, `--url` and `--json` say for the command that runs."""
+    return _target.get()
+
+
+def group(help: str) -> typer.Typer:
+    """A group of commands, like `noria models`."""
+    return typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def common_options(home: Path | None, url: str | None) -> None:
+    """Notes options given before the command's name (`noria --home DIR ask …`)."""
+    _target.set(Target(home, url))
+
+
+def command(
+    app: typer.Typer, name: str, *, url: bool = True, json: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds a function to `app` as a command. `url` and `json` say whether it takes those options."""
+    shared: dict[str, tuple[Any, Any]] = {"home": (Home, None)}
+    shared |= {"url": (Url, None)} if url else {}
+    shared |= {"json": (Json, False)} if json else {}
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True)
+        extra = [
+            inspect.Parameter(f"noria_{key}", inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, (annotation, default) in shared.items()
+        ]
+
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            common = {key: given.pop(f"noria_{key}") for key in shared}
+            _target.set(replace(_target.get(), **{key: value for key, value in common.items() if value}))
+            _guarded(function, given)
+
+        run.__signature__ = own.replace(parameters=[*own.parameters.values(), *extra])  # pyright: ignore[reportAttributeAccessIssue]
+        app.command(name)(run)
+        return function
+
+    return register
+
+
+def _guarded(function: Callable[..., None], given: dict[str, Any]) -> None:
+    """Runs a command; an expected failure prints its message, not a traceback."""
+    try:
+        function(**given)
+        sys.stdout.flush()
+    except NoriaError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # Whoever read us has left (`noria traces list | head`); nothing more may be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def fail(error: NoriaError) -> NoReturn:
+    """Prints what failed and what to do, and exits."""
+    print(f"noria: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(error.hint, file=sys.stderr)
+    raise typer.Exit(2 if isinstance(error, ConfigurationError | InvalidRequest) else 1)
