@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from noria.engines import Endpoint, EngineSpec, Supervisor
+from noria.engines import Endpoint, EngineSpec, Supervisor, _engine, _supervisor
 from noria.errors import ConfigurationError, NotFound, Unavailable
 
 TINY = str(Path(__file__).with_name("tiny_engine.py"))
@@ -155,6 +155,28 @@ async def test_a_failed_restart_is_tried_again(supervisor: Supervisor, tmp_path:
     await until(lambda: "not yet" in (supervisor.status()[0].last_error or ""))
     gate.unlink()
     await until(lambda: supervisor.status()[0].state == "ready")
+
+
+async def test_an_engine_that_hangs_is_killed_and_comes_back(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_engine, "PROBE_S", 0.2)
+    monkeypatch.setattr(_engine, "HANG_S", 0.5)
+    await supervisor.warm(spec())
+    os.kill(supervisor.status()[0].pid or 0, signal.SIGSTOP)
+    await until(lambda: supervisor.status()[0].generation == 2 and supervisor.status()[0].state == "ready", 20)
+    assert "had not answered" in (supervisor.status()[0].last_error or "")
+
+
+async def test_engines_that_outgrow_the_budget_together_lose_the_idle_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_supervisor, "TEND_S", 0.1)
+    supervisor = Supervisor(tmp_path, 200)
+    await supervisor.warm(spec("a", memory_mb=20))
+    async with supervisor.lease(spec("b", memory_mb=20)) as endpoint:
+        await get(endpoint, "/v1/grow?mb=220")
+        await until(lambda: supervisor.status()[0].state == "stopped")
+        assert supervisor.status()[1].state == "ready"
+    await supervisor.aclose()
 
 
 async def test_the_idle_engine_used_longest_ago_is_evicted(supervisor: Supervisor) -> None:
