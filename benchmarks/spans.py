@@ -286,7 +286,7 @@ async def measure_queries(size: int, repeats: int) -> dict[str, Any]:
         "latest_50": lambda: store.list(TraceFilter()),
         "model": lambda: store.list(TraceFilter(model="model-3")),
         "status_error": lambda: store.list(TraceFilter(status="error")),
-        "slow_over_9_s": lambda: store.list(TraceFilter(min_latency_s=9)),
+        "slow_over_7_s": lambda: store.list(TraceFilter(min_latency_s=7)),
         "model_and_error_and_slow": lambda: store.list(TraceFilter(model="model-3", status="error", min_latency_s=2)),
         "costly": lambda: store.list(TraceFilter(min_cost_usd=0.0099)),
         "session": lambda: store.list(TraceFilter(session_id="conversation-17")),

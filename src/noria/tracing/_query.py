@@ -32,7 +32,9 @@ _ORDERS: dict[str, tuple[ColumnElement[Any], bool]] = {
     "most_tokens": (_t.total_tokens, True),
 }
 # Below this many rows, collecting and sorting them beats walking the traces in order until a page is full.
-_FEW = 5_000
+_FEW = 8_000
+# How far the rows of a common condition are counted, to walk along the rarest of several.
+_MANY = 30_000
 # Spans that a text search looks at, newest first.
 TEXT_SPANS = 5_000
 MAX_LIMIT = 1000
@@ -99,11 +101,10 @@ def matching(connection: Connection, wanted: TraceFilter) -> Matching:
         (_t.service, wanted.service),
         (_t.key_id, wanted.key_id),
         (_t.session_id, wanted.session_id),
+        (_t.user_id, wanted.user_id),
     ):
         if value is not None:
             found.append(Condition(column == value, f"traces_by_{column.name}", ordered=True))
-    if wanted.user_id is not None:
-        found.append(Condition(_t.user_id == wanted.user_id))
     for column, low, high in (
         (_t.duration_ns, _ns(wanted.min_latency_s), _ns(wanted.max_latency_s)),
         (_t.cost_usd, wanted.min_cost_usd, wanted.max_cost_usd),
@@ -195,22 +196,24 @@ def _index(connection: Connection, matched: Matching, order_index: str) -> str |
     conditions = matched.conditions
     if any(condition.chosen for condition in conditions):
         return None  # the planner starts from the ids
-    best, fewest = None, _FEW
-    for condition in conditions:
-        if condition.index is None:
-            continue
+    by_time = order_index == "traces_by_time"
+    indexed = [condition for condition in conditions if condition.index is not None]
+    if by_time and len(indexed) == 1 and indexed[0].ordered:
+        return indexed[0].index  # nothing to choose from
+    few: list[tuple[int, str]] = []
+    in_order: list[tuple[int, str]] = []
+    for condition in indexed:
+        most = _MANY if condition.ordered else _FEW
         rows = select(_t.id).with_hint(traces, f"INDEXED BY {condition.index}", "sqlite")
-        rows = rows.where(conditions[0].clause, condition.clause).limit(fewest)
+        rows = rows.where(conditions[0].clause, condition.clause).limit(most)
         count = connection.execute(select(func.count()).select_from(rows.subquery())).scalar_one()
-        if count < fewest:
-            best, fewest = condition.index, count
-    if best is not None:
-        return best
-    if order_index == "traces_by_time":
-        for condition in conditions:
-            if condition.ordered and condition.index != "traces_by_time":
-                return condition.index
-    return order_index
+        if count < _FEW:
+            few.append((count, condition.index or order_index))
+        elif condition.ordered:
+            in_order.append((count, condition.index or order_index))
+    if few:
+        return min(few)[1]
+    return min(in_order)[1] if in_order and by_time else order_index
 
 
 def _ns(seconds: float | None) -> int | None:

@@ -33,8 +33,10 @@ from sqlalchemy import (
     select,
     text,
 )  # fmt: skip
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.sql.expression import FromClause
 
 from noria.errors import ConfigurationError, MissingExtra
 
@@ -80,7 +82,7 @@ _t = traces.c
 Index("traces_by_time", _t.project, _t.start_ns, _t.id)
 for _name in ("status", "model", "name", "service"):
     Index(f"traces_by_{_name}", _t.project, _t[_name], _t.start_ns, _t.id)
-for _name in ("key_id", "session_id"):
+for _name in ("key_id", "session_id", "user_id"):
     _given = _t[_name].is_not(None)
     Index(f"traces_by_{_name}", _t.project, _t[_name], _t.start_ns, _t.id, sqlite_where=_given, postgresql_where=_given)
 for _name in ("duration_ns", "cost_usd", "total_tokens"):
@@ -147,6 +149,13 @@ _SEARCH = {
 }
 
 
+class _Hinting(SQLiteCompiler):
+    """Writes `with_hint(table, "INDEXED BY …")` into the statement; SQLAlchemy's own leaves hints out for SQLite."""
+
+    def get_from_hint_text(self, table: FromClause, text: str | None) -> str | None:
+        return text
+
+
 def open_engine(url: str, *, writer: bool, pool_size: int = 4) -> Engine:
     """An engine for the trace store's URL (`sqlite:///…` or `postgresql://…`); a reader's connections cannot write."""
     try:
@@ -163,6 +172,7 @@ def open_engine(url: str, *, writer: bool, pool_size: int = 4) -> Engine:
             pool_size=pool_size,
             connect_args={"check_same_thread": False, "timeout": 5},
         )
+        engine.dialect.statement_compiler = _Hinting
         _tune_sqlite(engine, writer=writer)
         return engine
     if backend == "postgresql":
