@@ -1,5 +1,16 @@
 """Knowledge: files become passages that can be searched and cited."""
 
+from noria.knowledge._answer import (
+    NOT_IN_DOCUMENTS,
+    EmbedTexts,
+    GroundedPrompt,
+    Quote,
+    Relevance,
+    Source,
+    extract_answer,
+    grounded_prompt,
+)
+from noria.knowledge._cite import CheckedAnswer, Citation, cite
 from noria.knowledge._document import Block, Document, Limits, PageSpan
 from noria.knowledge._extractor import ExtractorPool
 from noria.knowledge._filters import FileAttributes, Filter, parse_filter
@@ -11,16 +22,21 @@ from noria.knowledge._split import Chunking, CountTokens, Passage, split
 from noria.knowledge._stores import FileCounts, StoreView
 
 __all__ = [
+    "NOT_IN_DOCUMENTS",
     "Block",
+    "CheckedAnswer",
     "Chunking",
+    "Citation",
     "CountTokens",
     "Document",
+    "EmbedTexts",
     "Embedder",
     "ExtractorPool",
     "FileAttributes",
     "FileCounts",
     "Filter",
     "FoundPassage",
+    "GroundedPrompt",
     "Hit",
     "HybridSearch",
     "Knowledge",
@@ -29,11 +45,17 @@ __all__ = [
     "PageSpan",
     "Passage",
     "Query",
+    "Quote",
     "RankingOptions",
+    "Relevance",
     "Reranker",
+    "Source",
     "StoreView",
     "as_result",
+    "cite",
     "explanation",
+    "extract_answer",
+    "grounded_prompt",
     "parse_filter",
     "refuse_rewrite_query",
     "split",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -31,6 +32,7 @@ __all__ = [
 _RANK_CONSTANT = 60  # the paper's k: how much the first ranks count above the later ones
 _MIN_CANDIDATES = 50  # taken from each ranking before they are fused
 _NEAR_DUPLICATE = 0.85  # share of common word triples from which two passages say the same
+_WORD = re.compile(r"\w+")
 _RANKERS = ("auto", "default-2024-11-15", "none")
 
 
@@ -222,7 +224,7 @@ def _whole(passage: PassageText) -> str:
 
 def _shingles(text: str) -> frozenset[str]:
     """Word triples, or triples of characters where there are no spaces to speak of."""
-    words = text.lower().split()
+    words = _WORD.findall(text.lower())
     pieces = words if len(words) * 12 > len(text) else list("".join(words))
     return frozenset("\0".join(pieces[start : start + 3]) for start in range(max(1, len(pieces) - 2)))
 

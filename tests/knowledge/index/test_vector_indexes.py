@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 
 from noria.errors import Conflict, InvalidRequest
-from noria.knowledge.index import AllowedFiles, ExactVectorIndex, FaissVectorIndex, Floats, Ints, RebuildNeeded, VectorIndex
+from noria.knowledge.index import (
+    AllowedFiles,
+    ExactVectorIndex,
+    FaissVectorIndex,
+    Floats,
+    Ints,
+    PgVectorIndex,
+    RebuildNeeded,
+    VectorIndex,
+)
 
 DIMENSIONS = 32
 
@@ -34,10 +43,15 @@ def numbered(count: int) -> tuple[Ints, Ints]:
     return ids, ids // 10
 
 
-@pytest.fixture(params=["exact", "faiss"])
+@pytest.fixture(params=["exact", "faiss", pytest.param("pgvector", marks=pytest.mark.postgres)])
 def index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
     if request.param == "exact":
         yield ExactVectorIndex(DIMENSIONS)
+    elif request.param == "pgvector":
+        made = PgVectorIndex(request.getfixturevalue("pgvector_dsn"), name="contract", dimensions=DIMENSIONS)
+        yield made
+        made.drop()
+        made.close()
     else:
         yield FaissVectorIndex(DIMENSIONS, first_graph_rows=300, tail_rows=200, exact_rows=100)
 
@@ -152,6 +166,37 @@ def test_many_removals_compact_the_graph() -> None:
     assert len(index) == 800
     assert index._state.num_rows == 800
     assert index.search(vectors[1500], 1).ids.tolist() == [1500]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("one_in", [1, 3])
+def test_pgvector_by_its_graph(pgvector_dsn: str, monkeypatch: pytest.MonkeyPatch, one_in: int) -> None:
+    monkeypatch.setattr("noria.knowledge.index._pgvector._EXACT_ROWS", 10)
+    index = PgVectorIndex(pgvector_dsn, name="graph", dimensions=DIMENSIONS)
+    ids, files = numbered(2000)
+    vectors = make_vectors(2000)
+    index.add(ids, files, vectors)
+    with index._connection() as connection:
+        connection.execute("ANALYZE noria_vector_graph")
+    reference = ExactVectorIndex(DIMENSIONS)
+    reference.add(ids, files, vectors)
+    allowed = AllowedFiles(np.arange(200) % one_in == 0)
+    queries = make_vectors(40, seed=3)
+    found = sum(len(set(index.search(q, 10, allowed).ids) & set(reference.search(q, 10, allowed).ids)) for q in queries)
+    assert found >= 0.97 * 10 * len(queries)
+    index.drop()
+    index.close()
+
+
+@pytest.mark.postgres
+def test_pgvector_refuses_other_dimensions_and_names(pgvector_dsn: str) -> None:
+    index = PgVectorIndex(pgvector_dsn, name="sized", dimensions=DIMENSIONS)
+    with pytest.raises(InvalidRequest, match="dimensions"):
+        PgVectorIndex(pgvector_dsn, name="sized", dimensions=DIMENSIONS + 1)
+    with pytest.raises(InvalidRequest, match="name"):
+        PgVectorIndex(pgvector_dsn, name='x"; DROP', dimensions=DIMENSIONS)
+    index.drop()
+    index.close()
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------

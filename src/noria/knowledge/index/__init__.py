@@ -12,8 +12,9 @@ from noria.knowledge.index._contract import (
 )
 from noria.knowledge.index._exact import ExactVectorIndex
 from noria.knowledge.index._faiss import FaissVectorIndex
+from noria.knowledge.index._pgvector import PgVectorIndex
 from noria.knowledge.index._tantivy import TantivyTextIndex
-from noria.knowledge.index._terms import matched_words, query_terms
+from noria.knowledge.index._terms import index_terms, matched_words, query_terms
 
 __all__ = [
     "AllowedFiles",
@@ -22,11 +23,13 @@ __all__ = [
     "FaissVectorIndex",
     "Floats",
     "Ints",
+    "PgVectorIndex",
     "Ranking",
     "RebuildNeeded",
     "TantivyTextIndex",
     "TextIndex",
     "VectorIndex",
+    "index_terms",
     "matched_words",
     "query_terms",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["matched_words", "query_terms", "segment", "text_analyzer"]
+__all__ = ["index_terms", "matched_words", "query_terms", "segment", "text_analyzer"]
 
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff]+")
 _WORD = re.compile(r"\w+")
@@ -72,8 +72,13 @@ def _terms(words: Iterable[str]) -> dict[str, str]:
     return terms
 
 
+def index_terms(text: str) -> frozenset[str]:
+    """The terms under which `text` is indexed."""
+    return frozenset(text_analyzer().analyze(segment(text)))
+
+
 def matched_words(query: str, text: str) -> tuple[str, ...]:
     """The words of `query` that `text` holds in any inflection, in the query's order."""
     terms = query_terms(query)
-    held = set(text_analyzer().analyze(segment(text)))
+    held = index_terms(text)
     return tuple(dict.fromkeys(word for term, word in terms.items() if term in held))

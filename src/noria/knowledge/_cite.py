@@ -1,0 +1,133 @@
+"""Checks an answer against its sources, sentence by sentence, and points at the words that carry each.
+
+A sentence is supported when a stretch of at most two sentences of one passage holds most of its content words, and the
+passage holds every number and every name in it. That is a check of words, not of logic: it catches invented figures and
+names and sentences from nowhere; it does not catch a "not" that was dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from noria.knowledge._answer import Source, passage_sentences
+from noria.knowledge._search import Hit, PassageText
+from noria.knowledge._sentences import sentence_spans
+from noria.knowledge.index import index_terms, query_terms
+
+__all__ = ["CheckedAnswer", "Citation", "cite"]
+
+P = TypeVar("P", bound=PassageText)
+
+_MIN_OVERLAP = 0.6
+_MARKED_MIN_OVERLAP = 0.5  # the model itself says where it is from
+_MARKER = re.compile(r"\s*\[(\d{1,2}(?:\s*,\s*\d{1,2})*)\]")
+_TRAILING_MARKERS = re.compile(r"(?:\s*\[\d{1,2}(?:\s*,\s*\d{1,2})*\])+[.。]?")
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_NAME = re.compile(r"\b[A-Z][\w'’-]*")
+_GROUPING = re.compile(r"(?<=\d),(?=\d{3}\b)")
+
+
+@dataclass(frozen=True, slots=True)
+class Citation(Generic[P]):
+    """`answer[start:end]` is supported by `hit.passage.text[quote_start:quote_end]`, the source with this number."""
+
+    start: int
+    end: int
+    number: int
+    hit: Hit[P]
+    quote_start: int
+    quote_end: int
+    overlap: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedAnswer(Generic[P]):
+    """`unsupported` are the spans of sentences that no source carries."""
+
+    citations: tuple[Citation[P], ...]
+    unsupported: tuple[tuple[int, int], ...]
+
+
+def cite(answer: str, sources: Sequence[Source[P]]) -> CheckedAnswer[P]:
+    """The citations of `answer`. A marker like `[2]` in a sentence is where it is looked for first, not a proof."""
+    citations: list[Citation[P]] = []
+    unsupported: list[tuple[int, int]] = []
+    by_number = {source.number: source for source in sources}
+    for start, end, marked in _sentences(answer):
+        sentence = _MARKER.sub("", answer[start:end])
+        first = [by_number[number] for number in marked if number in by_number]
+        found = [citation for source in first if (citation := _support(sentence, source, _MARKED_MIN_OVERLAP))]
+        if not found:
+            others = [_support(sentence, source, _MIN_OVERLAP) for source in sources if source not in first]
+            found = sorted((citation for citation in others if citation), key=lambda one: (-one.overlap, one.number))[:1]
+        citations.extend(Citation(start, end, one.number, one.hit, one.quote_start, one.quote_end, one.overlap) for one in found)
+        if not found and query_terms(sentence):
+            unsupported.append((start, end))
+    return CheckedAnswer(tuple(citations), tuple(unsupported))
+
+
+def _sentences(answer: str) -> list[tuple[int, int, list[int]]]:
+    """The answer's sentences with the markers that belong to each: those inside it and those right after its full stop."""
+    rows: list[tuple[int, int, list[int]]] = []
+    for start, end in passage_sentences(answer):
+        begin = start
+        trailing = _TRAILING_MARKERS.match(answer, start)
+        if trailing and rows:  # "Water turns it. [1] It lifts …": the marker opens the next span
+            rows[-1][2].extend(_numbers_of(trailing.group()))
+            begin = trailing.end()
+            begin += len(answer[begin:end]) - len(answer[begin:end].lstrip())
+        if begin < end:
+            rows.append((begin, end, _numbers_of(answer[begin:end])))
+    return rows
+
+
+def _numbers_of(text: str) -> list[int]:
+    return [int(number) for match in _MARKER.finditer(text) for number in match.group(1).split(",")]
+
+
+def _support(sentence: str, source: Source[P], min_overlap: float) -> Citation[P] | None:
+    passage = source.hit.passage
+    whole = f"{passage.context}\n{passage.text}"
+    terms = set(query_terms(sentence))
+    if not terms or not _holds_facts(whole, sentence):
+        return None
+    start, end, overlap = _best_stretch(passage.text, terms)
+    if overlap < min_overlap:
+        return None
+    return Citation(0, 0, source.number, source.hit, start, end, round(overlap, 3))
+
+
+def _best_stretch(text: str, terms: set[str]) -> tuple[int, int, float]:
+    """The sentence that holds the largest share of the terms; a pair of neighbours only where no sentence holds enough."""
+    spans = passage_sentences(text)
+    held = [terms & index_terms(text[start:end]) for start, end in spans]
+    best = (0, 0, 0.0)
+    for index, (start, end) in enumerate(spans):
+        share = len(held[index]) / len(terms)
+        if share > best[2]:
+            best = (start, end, share)
+    if best[2] >= _MIN_OVERLAP:
+        return best
+    for index in range(len(spans) - 1):
+        share = len(held[index] | held[index + 1]) / len(terms)
+        if share > best[2]:
+            best = (spans[index][0], spans[index + 1][1], share)
+    return best
+
+
+def _holds_facts(passage: str, sentence: str) -> bool:
+    """Whether every number and every name of the sentence occurs in the passage."""
+    numbers = set(_NUMBER.findall(_GROUPING.sub("", passage)))
+    if not set(_NUMBER.findall(_GROUPING.sub("", sentence))) <= numbers:
+        return False
+    lowered = passage.lower()
+    return all(name.lower().removesuffix("'s").removesuffix("’s") in lowered for name in _names(sentence))
+
+
+def _names(sentence: str) -> list[str]:
+    """Capitalised words that do not merely begin a sentence."""
+    beginnings = {start for start, _ in sentence_spans(sentence)}
+    return [match.group() for match in _NAME.finditer(sentence) if match.start() not in beginnings and match.group() != "I"]
