@@ -1,0 +1,176 @@
+"""The public HTTP API as the console calls it: JSON in and out, streams, uploads; failures as Noria's own errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from noria.console._connection import Connection, Endpoint
+from noria.errors import (
+    AuthenticationFailed,
+    Conflict,
+    InvalidRequest,
+    NoriaError,
+    NotBuilt,
+    NotFound,
+    PayloadTooLarge,
+    PermissionDenied,
+    RateLimited,
+    Unavailable,
+    UpstreamError,
+    UpstreamTimeout,
+)
+
+__all__ = ["Api", "Stream"]
+
+_BY_STATUS: dict[int, type[NoriaError]] = {
+    400: InvalidRequest,
+    401: AuthenticationFailed,
+    403: PermissionDenied,
+    404: NotFound,
+    409: Conflict,
+    413: PayloadTooLarge,
+    429: RateLimited,
+    501: NotBuilt,
+    502: UpstreamError,
+    503: Unavailable,
+    504: UpstreamTimeout,
+}
+_Params = Mapping[str, Any]
+
+
+class Stream:
+    """A streamed answer: its headers, and its events as JSON objects. The last, `[DONE]`, is left out."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.trace_id: str | None = response.headers.get("x-noria-trace-id")
+        self._response = response
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Raises the error that an error event carries."""
+        async for line in self._response.aiter_lines():
+            if not line.startswith("data:"):
+                continue
+            data = line[5:].strip()
+            if data == "[DONE]":
+                return
+            event = json.loads(data)
+            if event.get("error") and "choices" not in event and event.get("type") in {None, "error"}:
+                raise _error(500, event)
+            if event.get("type") == "error":  # the Responses API's own shape
+                raise _error(500, {"error": event})
+            yield event
+
+
+class Api:
+    """Calls on behalf of one browser session. `key` gives the key that its user signed in with, if any."""
+
+    def __init__(
+        self, connection: Connection, client: httpx.AsyncClient, key: Callable[[], str | None], *, lend_owner: bool = True
+    ) -> None:
+        self._connection, self._client, self._key, self._lend_owner = connection, client, key, lend_owner
+
+    def endpoint(self) -> Endpoint:
+        """The address, and the key to use: the user's own, else the owner's where it may be lent."""
+        found = self._connection.find()
+        return Endpoint(found.url, self._key() or (found.token if self._lend_owner else None))
+
+    async def get(self, path: str, params: _Params | None = None) -> Any:
+        return await self._call("GET", path, params=_given(params))
+
+    async def post(self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = 60.0) -> Any:
+        return await self._call("POST", path, json=dict(body or {}), timeout=timeout_s)
+
+    async def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        return await self._call("PUT", path, json=dict(body))
+
+    async def delete(self, path: str, params: _Params | None = None) -> Any:
+        return await self._call("DELETE", path, params=_given(params))
+
+    async def upload(self, filename: str, content_type: str, pieces: AsyncIterable[bytes]) -> dict[str, Any]:
+        """Stores a file for knowledge without holding it in memory."""
+        boundary, body = _multipart(filename, content_type or "application/octet-stream", pieces)
+        headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
+        return await self._call("POST", "/v1/files", content=body, headers=headers, timeout=600.0)
+
+    @asynccontextmanager
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Stream]:
+        """A POST whose answer is server-sent events. Leaving the block hangs up, which frees the model's slot."""
+        found = self.endpoint()
+        timeout = httpx.Timeout(600.0, connect=5.0)
+        try:
+            async with self._client.stream(
+                "POST", found.url + path, json=dict(body), headers=_authorization(found), timeout=timeout
+            ) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                    raise _error(response.status_code, _json(response))
+                yield Stream(response)
+        except httpx.HTTPError as error:
+            raise _unreachable(found, error) from None
+
+    async def _call(self, method: str, path: str, **given: Any) -> Any:
+        found = self.endpoint()
+        given["headers"] = {**given.get("headers", {}), **_authorization(found)}
+        try:
+            response = await self._client.request(method, found.url + path, **given)
+        except httpx.HTTPError as error:
+            raise _unreachable(found, error) from None
+        if response.status_code >= 400:
+            raise _error(response.status_code, _json(response))
+        return _json(response)
+
+
+def _given(params: _Params | None) -> dict[str, Any]:
+    return {name: value for name, value in (params or {}).items() if value not in (None, "")}
+
+
+def _authorization(found: Endpoint) -> dict[str, str]:
+    return {"authorization": f"Bearer {found.token}"} if found.token else {}
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return {}
+
+
+def _error(status: int, body: Any) -> NoriaError:
+    found = body.get("error") if isinstance(body, dict) else None
+    found = found if isinstance(found, dict) else {"message": found or f"The API answered with status {status}."}
+    kind = _BY_STATUS.get(status, NoriaError)
+    return kind(str(found.get("message") or f"Status {status}."), param=found.get("param"), code=found.get("code"))
+
+
+def _unreachable(found: Endpoint, error: httpx.HTTPError) -> Unavailable:
+    if isinstance(error, httpx.ReadTimeout):
+        return Unavailable(f"The API at {found.url} took too long to answer.", code="api_timeout")
+    if isinstance(error, httpx.RemoteProtocolError):
+        return Unavailable(
+            "The API hung up in the middle of its answer.", code="api_cut_off", hint="Its log says why; try again."
+        )
+    return Unavailable(f"The API at {found.url} does not answer.", code="api_unreachable", hint="Start it with: noria up")
+
+
+def _multipart(filename: str, content_type: str, pieces: AsyncIterable[bytes]) -> tuple[str, AsyncIterator[bytes]]:
+    """RFC 7578 by hand: httpx encodes files from blocking objects only."""
+    import secrets
+
+    boundary = secrets.token_hex(16)
+    quoted = filename.replace("\\", "\\\\").replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    kind = content_type.replace("\r", "").replace("\n", "")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nassistants\r\n'.encode()
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\nContent-Type: {kind}\r\n\r\n'
+        yield head.encode()
+        async for piece in pieces:
+            yield piece
+        yield f"\r\n--{boundary}--\r\n".encode()
+
+    return boundary, body()

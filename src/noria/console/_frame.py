@@ -1,0 +1,170 @@
+"""The frame around every page: navigation, the banner while the API is away, preferences; and which path is which page."""
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from nicegui import PageArguments, ui
+
+from noria.console._home import home_page
+from noria.console._playground import playground_page
+from noria.console._session import Backend, Session
+from noria.console._sign_in import sign_in_page
+from noria.console._texts import LANGUAGES
+from noria.console._traces import traces_page
+from noria.console._widgets import box, button, text
+from noria.errors import AuthenticationFailed, NoriaError
+
+__all__ = ["add_pages"]
+
+_NAVIGATION = (
+    ("home", "/", "home"),
+    ("playground", "/playground", "chat_bubble_outline"),
+    ("knowledge", "/knowledge", "menu_book"),
+    ("traces", "/traces", "account_tree"),
+    ("models", "/models", "memory"),
+    ("settings", "/settings", "tune"),
+)
+_PATHS = ("/", "/playground", "/knowledge", "/knowledge/{_store}", "/traces", "/traces/{_trace}", "/models", "/settings")
+_VERSION = str(int(time.time()))  # browsers fetch the style anew after an upgrade
+_DARK: dict[str, bool | None] = {"auto": None, "light": False, "dark": True}
+Builder = Callable[..., Awaitable[None]]
+
+
+def add_pages(backend: Backend) -> None:
+    """Registers the pages with NiceGUI, once a process."""
+
+    @ui.page("/sign-in")
+    def sign_in() -> None:  # pyright: ignore[reportUnusedFunction]
+        session = _open(backend)
+        sign_in_page(session)
+
+    def root() -> None:
+        session = _open(backend)
+        with box("shell"):
+            _navigation(session)
+            with box("main", "main"):
+                _banner(session)
+                ui.sub_pages(_routes(session)).classes("content")
+
+    for path in _PATHS:  # not one pattern for all: an unknown path would build Home only to throw it away
+        ui.page(path)(root)
+
+
+def _open(backend: Backend) -> Session:
+    session = Session(backend)
+    ui.add_head_html(f'<link rel="stylesheet" href="/static/console.css?{_VERSION}">')
+    ui.add_head_html(f'<script src="/static/console.js?{_VERSION}" defer></script>')
+    ui.dark_mode(_DARK.get(session.theme))
+    ui.colors(primary="#12708a", positive="#2e7d4f", negative="#b3382c", warning="#9a6700")
+    ui.run_javascript(f"document.documentElement.lang = {session.language!r}")
+    return session
+
+
+def _routes(session: Session) -> dict[str, Builder]:
+    return {
+        "/": _page(session, home_page),
+        "/playground": _page(session, playground_page),
+        "/traces": _page(session, traces_page),
+    }
+
+
+def _page(session: Session, build: Builder) -> Builder:
+    """A page whose failure to load is shown in its place, with a way to try again."""
+
+    # NiceGUI looks at this annotation while the program runs, so this module has no postponed ones.
+    async def shown(args: PageArguments) -> None:
+        if "zone" not in session.store:
+            await ui.context.client.connected()
+            session.store["zone"] = await ui.run_javascript("Intl.DateTimeFormat().resolvedOptions().timeZone")
+        with box("page") as place:
+            pass
+
+        async def load() -> None:
+            place.clear()
+            with place:
+                try:
+                    await build(session, **args.path_parameters, **_queries(build, args))
+                except AuthenticationFailed:
+                    ui.navigate.to("/sign-in")
+                    return
+                except NoriaError as error:
+                    session.reload = load
+                    _failed(session, error, load)
+                    return
+            session.reload = None
+
+        await load()
+
+    return shown
+
+
+def _queries(build: Builder, args: PageArguments) -> dict[str, Any]:
+    return {"query": dict(args.query_parameters)} if "query" in build.__annotations__ else {}
+
+
+def _failed(session: Session, error: NoriaError, again: Callable[[], Any]) -> None:
+    with box("empty"):
+        text(session.t("error.page"), "strong")
+        text(session.explain(error), "muted")
+        button(session.t("retry"), again)
+
+
+def _navigation(session: Session) -> None:
+    t = session.t
+    with box("nav", "nav"):
+        with ui.link(target="/").classes("brand"):
+            ui.element("img").classes("mark").props('src="/static/favicon.svg" alt=""')
+            text("Noria")
+        with box("nav-links"):
+            for name, path, icon in _NAVIGATION:
+                with ui.link(target=path).classes("nav-link").props(f"data-path={path}"):
+                    ui.icon(icon)
+                    text(t(f"nav.{name}"))
+        with box("nav-foot"):
+            _language_menu(session)
+            _theme_menu(session)
+
+
+def _language_menu(session: Session) -> None:
+    with button("", icon="translate", kind="quiet", hint=session.t("settings.language")), ui.menu().props("auto-close"):
+        for language, title in LANGUAGES.items():
+            ui.menu_item(title, partial(prefer, session, "language", language))
+
+
+def _theme_menu(session: Session) -> None:
+    icons = {"auto": "brightness_auto", "light": "light_mode", "dark": "dark_mode"}
+    with (
+        button("", icon=icons.get(session.theme, "brightness_auto"), kind="quiet", hint=session.t("settings.theme")),
+        ui.menu().props("auto-close"),
+    ):
+        for theme in _DARK:
+            ui.menu_item(session.t(f"theme.{theme}"), partial(prefer, session, "theme", theme))
+
+
+def prefer(session: Session, name: str, value: str) -> None:
+    """Remembers a preference and shows the page with it."""
+    session.store[name] = value
+    ui.navigate.reload()
+
+
+def _banner(session: Session) -> None:
+    """Comes while the API is away; when it is back, a page that had failed to load is loaded again."""
+    with box("banner") as banner:
+        banner.props("role=alert")
+        text(session.t("error.api_unreachable"))
+    banner.set_visibility(False)
+    was = {"away": False}
+
+    async def look() -> None:
+        away = not session.backend.reachable
+        if away != was["away"]:
+            was["away"] = away
+            banner.set_visibility(away)
+            if not away:
+                ui.notify(session.t("api_back"), type="positive", position="top", timeout=2000)
+                if session.reload is not None:
+                    await session.reload()
+
+    ui.timer(1.0, look)
