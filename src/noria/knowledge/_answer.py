@@ -78,7 +78,7 @@ class Relevance:
     words count, against `words_threshold`.
     """
 
-    threshold: float = 0.87
+    threshold: float = 0.88
     overlap_weight: float = 0.1
     words_threshold: float = 0.4
     max_quotes: int = 2

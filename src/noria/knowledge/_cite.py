@@ -1,7 +1,7 @@
 """Checks an answer against its sources, sentence by sentence, and points at the words that carry each.
 
-A sentence is supported when a stretch of at most two sentences of one passage holds most of its content words, and the
-passage holds every number and every name in it. That is a check of words, not of logic: it catches invented figures and
+A sentence is supported when a stretch of at most two sentences of one passage holds most of its content words and all
+of its numbers, and the passage holds every name in it. That is a check of words, not of logic: it catches invented figures and
 names and sentences from nowhere; it does not catch a "not" that was dropped.
 """
 
@@ -90,39 +90,39 @@ def _numbers_of(text: str) -> list[int]:
 
 def _support(sentence: str, source: Source[P], min_overlap: float) -> Citation[P] | None:
     passage = source.hit.passage
-    whole = f"{passage.context}\n{passage.text}"
     terms = set(query_terms(sentence))
-    if not terms or not _holds_facts(whole, sentence):
+    if not terms or not _holds_names(f"{passage.context}\n{passage.text}", sentence):
         return None
-    start, end, overlap = _best_stretch(passage.text, terms)
+    start, end, overlap = _best_stretch(passage.text, terms, _numbers(sentence))
     if overlap < min_overlap:
         return None
     return Citation(0, 0, source.number, source.hit, start, end, round(overlap, 3))
 
 
-def _best_stretch(text: str, terms: set[str]) -> tuple[int, int, float]:
-    """The sentence that holds the largest share of the terms; a pair of neighbours only where no sentence holds enough."""
+def _best_stretch(text: str, terms: set[str], numbers: set[str]) -> tuple[int, int, float]:
+    """The sentence that holds all of the numbers and most of the terms; two neighbours only where no sentence will do.
+
+    Numbers must stand where the words do: elsewhere in the passage they belong to something else.
+    """
     spans = passage_sentences(text)
     held = [terms & index_terms(text[start:end]) for start, end in spans]
     best = (0, 0, 0.0)
-    for index, (start, end) in enumerate(spans):
-        share = len(held[index]) / len(terms)
-        if share > best[2]:
-            best = (start, end, share)
-    if best[2] >= _MIN_OVERLAP:
-        return best
-    for index in range(len(spans) - 1):
-        share = len(held[index] | held[index + 1]) / len(terms)
-        if share > best[2]:
-            best = (spans[index][0], spans[index + 1][1], share)
+    for width in (1, 2):
+        for index in range(len(spans) - width + 1):
+            start, end = spans[index][0], spans[index + width - 1][1]
+            share = len(frozenset[str]().union(*held[index : index + width])) / len(terms)
+            if share > best[2] and numbers <= _numbers(text[start:end]):
+                best = (start, end, share)
+        if best[2] >= _MIN_OVERLAP:
+            break
     return best
 
 
-def _holds_facts(passage: str, sentence: str) -> bool:
-    """Whether every number and every name of the sentence occurs in the passage."""
-    numbers = set(_NUMBER.findall(_GROUPING.sub("", passage)))
-    if not set(_NUMBER.findall(_GROUPING.sub("", sentence))) <= numbers:
-        return False
+def _numbers(text: str) -> set[str]:
+    return set(_NUMBER.findall(_GROUPING.sub("", text)))
+
+
+def _holds_names(passage: str, sentence: str) -> bool:
     lowered = passage.lower()
     return all(name.lower().removesuffix("'s").removesuffix("’s") in lowered for name in _names(sentence))
 
