@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
@@ -99,7 +100,9 @@ def fill(tracing: Tracing, count: int) -> float:
 
 async def test_a_full_disk_costs_spans_and_no_request(open_tracing: Open, small_disk: Path) -> None:
     tracing = open_tracing(f"sqlite:///{small_disk / 'traces.db'}", commit_spans=100)
-    assert fill(tracing, 2000) < 0.5
+    # A writer that waits out a full disk does so for 0.75 s; on a busy machine a thread may wait for its turn.
+    typical = statistics.median(fill(tracing, 20) for _ in range(100))
+    assert typical < 0.1
     assert tracing.flush(30)
     health = tracing.health()
     assert health.lost > 0
@@ -116,6 +119,20 @@ async def test_a_full_disk_costs_spans_and_no_request(open_tracing: Open, small_
     assert tracing.flush()
     assert tracing.health().error is None
     assert tracing.health().written == health.written + 10
+
+
+def test_the_writer_outlives_what_it_cannot_handle(open_tracing: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracing = open_tracing()
+    tracer = tracing.provider.get_tracer("noria.test")
+    with monkeypatch.context() as patch:
+        patch.setattr("noria.tracing._batch.write", lambda *_, **__: 1 / 0)
+        tracer.start_span("lost").end()
+        assert tracing.flush()
+    assert tracing.health().lost == 1
+    assert "ZeroDivisionError" in (tracing.health().error or "")
+    tracer.start_span("kept").end()
+    assert tracing.flush()
+    assert (tracing.health().written, tracing.health().error) == (1, None)
 
 
 def test_two_servers_write_to_one_store(open_tracing: Open) -> None:

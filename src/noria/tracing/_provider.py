@@ -90,6 +90,8 @@ class Tracing:
             shutdown_on_exit=False,
         )
         self.provider.add_span_processor(_ToWriter(self._writer))
+        # OpenTelemetry looks its context up among all installed packages the first time: here, not in a request.
+        trace.get_current_span()
 
     def pressure(self) -> float:
         """How full the queue of spans is, from 0.0; from 1.0 on, admit nothing new."""

@@ -208,8 +208,13 @@ class SpanWriter:
                 self._bytes -= sum(item.size for item in batch)
                 self._busy = batch
                 commands = [self._commands.popleft() for _ in range(len(self._commands))]
-            if batch:
-                self._store(batch)
+            try:
+                if batch:
+                    self._store(batch)
+            except Exception as error:  # a bug of ours; without this thread every later span would be lost too
+                self._lost += len(batch)
+                self._error = f"{type(error).__name__}: {error}"
+                self._report("storage", len(batch), f"Spans could not be written: {self._error}")
             with self._changed:
                 self._busy = []
                 self._done += len(batch)
@@ -284,7 +289,7 @@ class SpanWriter:
         if not self._retention.unlimited:
             try:
                 more = self._retention.step(self._engine)
-            except SQLAlchemyError as error:
+            except Exception as error:  # the database, or its driver underneath SQLAlchemy; tried again later
                 log.warning("Old traces could not be deleted: %s", error)
             self._metrics.traces_deleted.labels("retention").inc(self._retention.deleted - before)
         # While there is more to delete, take turns with the spans that arrive.
