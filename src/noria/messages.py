@@ -19,6 +19,7 @@ __all__ = [
     "ItemReference",
     "MessageItem",
     "SearchCallItem",
+    "estimate_tokens",
     "text_of",
     "to_chat_messages",
 ]
@@ -188,6 +189,12 @@ InputItem = Annotated[
     | Annotated[ItemReference, Tag("item_reference")],
     Discriminator(_item_tag),
 ]
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens where no tokenizer is at hand: one for a Chinese character, one for three to four Latin letters."""
+    wide = sum(1 for character in text if character >= "\u2e80")
+    return wide + (len(text) - wide + 2) // 3
 
 
 def text_of(content: str | Sequence[Any] | None) -> str:

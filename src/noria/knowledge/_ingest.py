@@ -20,6 +20,7 @@ from sqlalchemy import and_, delete, select
 
 from noria.errors import InvalidRequest, NoriaError, NotFound, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
 from noria.jobs import JobContext
+from noria.messages import estimate_tokens
 from noria.store import Blobs, Database, File, StoredPassage, StoreFile, VectorStore
 
 from ._document import Document
@@ -160,7 +161,7 @@ class Ingestor:
 
     async def _counter(self, model: str) -> CountTokens:
         if model not in self._counters:
-            self._counters[model] = await self._embedder.count_tokens(model) or _estimate
+            self._counters[model] = await self._embedder.count_tokens(model) or estimate_tokens
         return self._counters[model]
 
     async def _kept(self, row: StoreFile, generation: int, passages: Sequence[Passage]) -> set[int]:
@@ -243,9 +244,3 @@ class Ingestor:
             live.text_sha256, live.num_passages = text_sha256, len(added)
             live.usage_bytes = sum(len(passage.text.encode()) + len(passage.vector) for passage in added)
         await self._on_switch(Switched(row.store_id, row.ordinal, version, added, removed))
-
-
-def _estimate(text: str) -> int:
-    """Tokens where the embedder's tokenizer is not at hand: on the safe side for Latin and Chinese text."""
-    wide = sum(1 for character in text if character >= "\u2e80")
-    return wide + (len(text) - wide + 2) // 3

@@ -19,7 +19,7 @@ from noria.tracing import attach_payload, semconv
 
 from ._extractor import ExtractorPool
 from ._filters import parse_filter
-from ._ingest import Embedder, Ingestor, Switched
+from ._ingest import Embedder, Ingestor, Switched, Vectors
 from ._retrieval import FoundPassage, Retrieval
 from ._search import Hit
 from ._stores import VectorStores
@@ -158,6 +158,16 @@ class Knowledge:
             attach_payload(span, input={"queries": list(queries), "filters": filters}, output={"passages": content})
         await self.stores.touch([row.id for row in rows])
         return hits
+
+    async def query_vector(self, project_id: str, store_id: str, query: str) -> Vectors:
+        """The query as it is embedded for this store."""
+        store = await self.stores.get(project_id, store_id)
+        return await self.retrieval.embed_query(store.embedding_model, query)
+
+    async def embed_passages(self, project_id: str, store_id: str, texts: list[str]) -> Vectors:
+        """Texts embedded as this store's passages are."""
+        store = await self.stores.get(project_id, store_id)
+        return await self._embedder.embed(texts, model=store.embedding_model, kind="passage")
 
     async def _sweep(self) -> None:
         """Deletes expired files, and the files of expired stores, now and then."""

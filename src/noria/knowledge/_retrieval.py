@@ -143,7 +143,7 @@ class Retrieval:
             opened = await self._opened(store)
             allowed = opened.files.attributes.allowed(wanted) if wanted is not None else None
             for text in queries:
-                vector = await self._embed(store.embedding_model, text) if options.embedding_weight > 0 else None
+                vector = await self.embed_query(store.embedding_model, text) if options.embedding_weight > 0 else None
                 query = Query(text, vector, k, allowed, options)
                 for hit in await opened.hybrid.search(query, lambda ids, at=opened, of=store: self._fetch(of, at, ids)):
                     key = (store.id, hit.id)
@@ -151,7 +151,7 @@ class Retrieval:
                         best[key] = hit
         return sorted(best.values(), key=lambda hit: -hit.score)[:k]
 
-    async def _embed(self, model: str, query: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    async def embed_query(self, model: str, query: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The query's vector; the last few are remembered, for people search the same thing again."""
         if (known := self._queries.get((model, query))) is not None:
             return known

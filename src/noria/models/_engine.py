@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import orjson
 
@@ -67,7 +68,8 @@ class EngineModel:
         return Reply(self._card, answer.pieces, close, answer.headers)
 
     def _body(self, call: Call) -> bytes:
-        body = {**self._card.sampling, **call.body} if call.operation != "embedding" else dict(call.body)
+        body: dict[str, Any] = dict(self._card.sampling) if call.operation != "embedding" else {}
+        body.update(call.body)
         body["model"] = self._card.upstream_name
         if call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}

@@ -12,7 +12,7 @@ import orjson
 from noria.access import CredentialStore
 from noria.engines import EngineSpec, Supervisor, WeightsStore
 from noria.errors import InvalidRequest, Unavailable
-from noria.messages import text_of
+from noria.messages import estimate_tokens, text_of
 from noria.settings import Settings, provider_key
 from noria.store import DEFAULT_PROJECT
 
@@ -140,15 +140,14 @@ class Hub:
         if card.source == "engine" and card.engine in {"openvino", "scripted"}:
             counted = await self.ask_engine(card, "/v1/noria/tokenize", given)
             return int(counted["num_tokens"]), True
-        return _estimate_tokens(given), False
+        return _estimate(given), False
 
     async def aclose(self) -> None:
         await self.client.aclose()
 
 
-def _estimate_tokens(given: dict[str, Any]) -> int:
-    """About four Latin letters or one Chinese character a token, and four tokens of frame a message."""
+def _estimate(given: dict[str, Any]) -> int:
+    """Four tokens of frame for each message, beside its text."""
     messages = given.get("messages") or ()
     text = given.get("text") or "".join(text_of(message.get("content")) for message in messages)
-    wide = sum(1 for character in text if character >= "\u2e80")
-    return wide + (len(text) - wide + 3) // 4 + 4 * len(messages)
+    return estimate_tokens(text) + 4 * len(messages)

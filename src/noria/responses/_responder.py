@@ -14,14 +14,14 @@ from typing import Any
 from opentelemetry import trace
 
 from noria.errors import ContextTooLong, NoriaError
-from noria.knowledge import Knowledge
+from noria.knowledge import Knowledge, as_result
 from noria.messages import MessageItem, text_of, to_chat_messages
 from noria.models import Call, Hub, Resolved
 from noria.store import Database, new_id
 from noria.tools import NamedToolChoice, chat_tool, chat_tool_choice
 
 from ._draft import Draft, Event, TextDraft
-from ._grounding import Grounding
+from ._grounding import Found, Grounding
 from ._history import ResponseStore, as_items
 from ._request import ResponseRequest
 from ._turn import Turn, chat_body
@@ -47,7 +47,7 @@ class Responder:
     def __init__(self, database: Database, hub: Hub, knowledge: Knowledge, *, timeout_s: float) -> None:
         self.stored = ResponseStore(database)
         self._hub, self._knowledge, self._timeout_s = hub, knowledge, timeout_s
-        self._grounding = Grounding(hub, knowledge)
+        self._grounding = Grounding(knowledge)
 
     async def prepare(self, request: ResponseRequest, project_id: str) -> AsyncGenerator[Event, None]:
         """Everything that can fail with a status of its own, then the events. Raises NoriaError."""
@@ -122,7 +122,7 @@ class Responder:
         found = await self._grounding.search(work.project_id, tool, question)
         item["status"] = "completed"
         if work.request.includes("file_search_call.results"):
-            item["results"] = [hit.as_result() for hit in found.hits]
+            item["results"] = [as_result(hit) for hit in found.hits]
         yield draft.event("response.file_search_call.completed", **where)
         yield draft.close_item(index)
 
@@ -131,15 +131,15 @@ class Responder:
         draft.body["noria"] = {"answer_mode": mode}
         trace.get_current_span().set_attribute("noria.answer_mode", mode)
         if mode == "generate":
-            prompt = await self._grounding.prompt(found, work.resolved.card, work.request)
-            messages = to_chat_messages(work.items[:-1])
-            async for event in self._generate(work, [*messages, {"role": "user", "content": prompt}], cite=found):
+            system, user = self._grounding.prompt(found, work.resolved.card)
+            messages = [system, *to_chat_messages(work.items[:-1]), user]
+            async for event in self._generate(work, messages, cite=found):
                 yield event
             return
-        quoted = await self._grounding.quote(found, mode)
-        for event in work.text.delta(quoted.text):
+        written = self._grounding.written(found, mode)
+        for event in work.text.delta(written.text):
             yield event
-        for annotation in quoted.annotations:
+        for annotation in written.annotations:
             for event in work.text.annotate(annotation):
                 yield event
         for event in work.text.close():
@@ -147,10 +147,10 @@ class Responder:
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
-    async def _generate(self, work: _Work, messages: list[dict[str, Any]], *, cite: Any = None) -> AsyncIterator[Event]:
+    async def _generate(self, work: _Work, messages: list[dict[str, Any]], *, cite: Found | None = None) -> AsyncIterator[Event]:
         request, draft, text = work.request, work.draft, work.text
         if request.instructions:
-            messages = [{"role": "system", "content": request.instructions}, *messages]
+            messages = _with_instructions(request.instructions, messages)
         tools = [chat_tool(tool) for tool in request.functions]
         turn = Turn()
         async for delta in self._ask(work, turn, messages, tools):
@@ -162,7 +162,7 @@ class Responder:
             for event in text.open():
                 yield event
         if cite is not None and text.opened:
-            for annotation in await self._grounding.citations(cite, text.text):
+            for annotation in self._grounding.citations(cite, text.text):
                 for event in text.annotate(annotation):
                     yield event
         for event in text.close(incomplete=cut):
@@ -195,6 +195,13 @@ class Responder:
                 messages = shorter
             else:
                 return
+
+
+def _with_instructions(instructions: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The caller's instructions first; templates of small models know one system message only, so they are put together."""
+    if messages and messages[0]["role"] == "system":
+        return [{"role": "system", "content": f"{instructions}\n\n{messages[0]['content']}"}, *messages[1:]]
+    return [{"role": "system", "content": instructions}, *messages]
 
 
 def _without_oldest(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

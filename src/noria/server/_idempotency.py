@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete
+from starlette.exceptions import HTTPException
 
 from noria.access import Principal
-from noria.errors import Conflict, InvalidRequest, NoriaError
+from noria.errors import Conflict, InvalidRequest, NoriaError, PayloadTooLarge
 from noria.store import Idempotency
 
 from ._errors import error_response
@@ -47,6 +48,8 @@ class Idempotent:
             await self._once(key.decode("latin-1"), headers, scope, receive, send)
         except NoriaError as error:
             await error_response(error)(scope, receive, send)
+        except HTTPException as error:  # the body was too large, found while it was read here
+            await error_response(PayloadTooLarge(str(error.detail)))(scope, receive, send)
 
     async def _once(self, key: str, headers: dict[bytes, bytes], scope: Scope, receive: Receive, send: Send) -> None:
         if not 1 <= len(key) <= 256:
