@@ -9,7 +9,7 @@ import typer
 
 from noria import __version__
 
-from . import _ask, _chat, _ingest, _up
+from . import _ask, _chat, _config, _doctor, _ingest, _jobs, _keys, _models, _search, _stores, _traces, _up
 from ._command import common_options, group
 
 __all__ = ["app"]
@@ -35,5 +35,18 @@ def _root(
     common_options(home, url)
 
 
-for _module in (_up, _chat, _ask, _ingest):
+for _module in (_up, _chat, _ask, _ingest, _search):
+    _module.register(app)
+for _name, _group in (
+    ("stores", _stores.stores_app),
+    ("files", _stores.files_app),
+    ("models", _models.app),
+    ("traces", _traces.app),
+    ("jobs", _jobs.jobs_app),
+    ("engines", _jobs.engines_app),
+    ("keys", _keys.app),
+    ("config", _config.app),
+):
+    app.add_typer(_group, name=_name)
+for _module in (_config, _doctor):
     _module.register(app)

@@ -31,9 +31,10 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--prune", help="Take files out of the store that are gone from the given folders.")
         ] = False,
     ) -> None:
-        """Put files and folders into a vector store; only what is new or has changed is sent.
+        """Put files and folders into a vector store.
 
-        A changed file replaces its predecessor once it is indexed. A run that was interrupted is resumed by running it again.
+        Only what is new or has changed is sent. A changed file replaces its predecessor once it is indexed. A run
+        that was interrupted is resumed by running it again.
         """
         from ._file_choice import Choice
         from ._ingesting import run_ingest

@@ -28,9 +28,10 @@ def register(app: typer.Typer) -> None:
         console: Annotated[bool | None, typer.Option("--console/--no-console", help="Start the web console as well.")] = None,
         verbose: Verbose = False,
     ) -> None:
-        """Start the server and the console; pull the default models first if they are missing.
+        """Start everything: the server, the console, the default models.
 
-        The first time, Noria's own documentation is indexed as the vector store noria-docs. Stays in the foreground; Ctrl-C
+        Models are pulled if they are missing. The first time, Noria's own documentation is indexed as the vector
+        store noria-docs. Stays in the foreground; Ctrl-C
         stops everything it started.
         """
         from ._instance import UpOptions, run_up
@@ -43,7 +44,10 @@ def register(app: typer.Typer) -> None:
         port: Port = None,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the server's log.")] = False,
     ) -> None:
-        """Start the server alone, in the foreground: no console, nothing pulled or indexed."""
+        """Start the server alone, in the foreground.
+
+        No console is started, and nothing is pulled or indexed.
+        """
         from ._instance import UpOptions, run_serve
 
         run_serve(UpOptions(host=host, port=port, verbose=not quiet))
