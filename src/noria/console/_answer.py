@@ -109,7 +109,13 @@ class AnswerView:
     def _open(self, citation: Citation) -> None:
         with dialog(f"[{citation.number}] {citation.filename}", wide=True) as made:
             text(place_words(self._session, citation.place), "muted")
-            text(citation.passage or self._session.t("answer.no_passage"), "passage", tag="div")
+            quote = str(citation.place.get("quote") or "")
+            before, _, after = citation.passage.partition(quote) if quote else (citation.passage, "", "")
+            with box("passage"):
+                text(before or ("" if quote else self._session.t("answer.no_passage")))
+                if quote:
+                    text(quote, tag="mark")
+                text(after)
             with box("dialog-actions"):
                 button(self._session.t("close"), made.close)
 

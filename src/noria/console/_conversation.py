@@ -245,7 +245,7 @@ def _cite(annotations: list[dict[str, Any]], results: list[dict[str, Any]]) -> l
         place: dict[str, Any] = annotation.get("noria") or {}
         passage = _passage(annotation, place, results)
         key = place.get("passage_id") or (annotation["file_id"], passage)
-        number = numbers.setdefault(key, len(numbers) + 1)
+        number = place.get("number") or numbers.setdefault(key, len(numbers) + 1)
         found.append(
             Citation(number, int(annotation.get("index") or 0), annotation["file_id"], annotation["filename"], passage, place)
         )
@@ -255,7 +255,7 @@ def _cite(annotations: list[dict[str, Any]], results: list[dict[str, Any]]) -> l
 def _passage(annotation: dict[str, Any], place: dict[str, Any], results: list[dict[str, Any]]) -> str:
     """The text behind a citation: of the same passage if it is named, else the best of the same file."""
     same_file = [result for result in results if result.get("file_id") == annotation["file_id"]]
-    named = [r for r in same_file if place and (r.get("noria") or {}).get("passage_id") == place.get("passage_id")]
-    for result in named or same_file:
+    quote = str(place.get("quote") or "")
+    for result in [r for r in same_file if quote and quote in r["text"]] or same_file:
         return str(result.get("text") or "")
-    return str(place.get("text") or "")
+    return quote

@@ -8,10 +8,13 @@ from typing import Any
 from nicegui import PageArguments, ui
 
 from noria.console._home import home_page
+from noria.console._knowledge import knowledge_page
 from noria.console._playground import playground_page
 from noria.console._session import Backend, Session
 from noria.console._sign_in import sign_in_page
+from noria.console._store_page import store_page
 from noria.console._texts import LANGUAGES
+from noria.console._trace_page import trace_page
 from noria.console._traces import traces_page
 from noria.console._widgets import box, button, text
 from noria.errors import AuthenticationFailed, NoriaError
@@ -66,7 +69,10 @@ def _routes(session: Session) -> dict[str, Builder]:
     return {
         "/": _page(session, home_page),
         "/playground": _page(session, playground_page),
+        "/knowledge": _page(session, knowledge_page),
+        "/knowledge/{store}": _page(session, store_page),
         "/traces": _page(session, traces_page),
+        "/traces/{trace}": _page(session, trace_page),
     }
 
 

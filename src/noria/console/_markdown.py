@@ -56,7 +56,9 @@ def answer_html(text: str, citations: Iterable[tuple[int, int]]) -> str:
     last = 0
     for index, number in sorted(set(citations)):
         place = min(max(index, last), len(text))
-        parts += [_plain(text[last:place]), f"{_OPEN}{number}{_CLOSE}"]
+        # Noria's answers carry their numbers in the text, `… [2]`; the button takes that one's place.
+        before = text[last:place].removesuffix(f"[{number}]")
+        parts += [_plain(before), f"{_OPEN}{number}{_CLOSE}"]
         last = place
     parts.append(_plain(text[last:]))
     return _parser().render("".join(parts))

@@ -128,7 +128,8 @@ def copyable(session: Session, content: str, *, classes: str = "") -> None:
 @contextmanager
 def dialog(title: str, *, wide: bool = False) -> Generator[ui.dialog]:
     """A modal, removed from the page when it closes."""
-    with ui.dialog() as made, box(f"dialog {'wide' if wide else ''}"):
+    # On the page itself: where it was asked for may be redrawn meanwhile.
+    with ui.context.client.content, ui.dialog() as made, box(f"dialog {'wide' if wide else ''}"):
         made.on("hide", made.delete)
         text(title, tag="h2")
         yield made
