@@ -167,7 +167,9 @@ def test_completions_echo_what_the_harness_reads(client: openai.OpenAI) -> None:
     assert numbers.token_logprobs[0] is None
     assert len(numbers.tokens) == len(numbers.token_logprobs) == len(numbers.text_offset) == len(prompt) + 1
     assert numbers.text_offset[:4] == [0, 1, 2, 3]
-    assert all(lp <= max(top.values()) + 1e-6 for lp, top in zip(numbers.token_logprobs[1:], numbers.top_logprobs[1:], strict=True))
+    assert all(
+        lp <= max(top.values()) + 1e-6 for lp, top in zip(numbers.token_logprobs[1:], numbers.top_logprobs[1:], strict=True)
+    )
     zero = client.completions.create(prompt="The capital of France", **{**given, "max_tokens": 0}).choices[0]
     assert zero.text == "The capital of France"
     assert zero.logprobs.token_logprobs[1:] == pytest.approx(numbers.token_logprobs[1:-1], abs=1e-4)

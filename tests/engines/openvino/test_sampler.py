@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from decoder_reference import distribution, draw, log_softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.engines.openvino import _sampler
 from noria.engines.openvino._sampler import logprobs_of, note_tokens, sample, uniform
 from noria.engines.openvino._sequence import Sampling, Sequence
-from decoder_reference import distribution, draw, log_softmax
 
 VOCAB = 300
 

@@ -6,6 +6,8 @@ import random
 
 import numpy as np
 import pytest
+import tiny_decoder as tiny
+from decoder_reference import forward, log_softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +16,6 @@ from noria.engines.openvino._engine import Engine, Event
 from noria.engines.openvino._scheduler import Limits, Scheduler
 from noria.engines.openvino._sequence import Sampling, Sequence
 from noria.errors import ContextTooLong
-import tiny_decoder as tiny
-from decoder_reference import forward, log_softmax
 
 
 def run_dry(scheduler: Scheduler, rng: random.Random, *, cancel: bool) -> list[int]:
@@ -124,19 +124,17 @@ def agree_with_reference(sequences: list[Sequence], got: dict[int, list[Event]])
             assert one.token == int(row.argmax())
             assert one.logprobs is not None
             assert one.logprobs.logprob == pytest.approx(row[one.token], abs=2e-3)
-            assert [t for t, _ in one.logprobs.top][0] == one.token
+            assert next(t for t, _ in one.logprobs.top) == one.token
 
 
-@pytest.mark.parametrize(
-    ("blocks", "budget"), [(64, 256), (64, 24), (9, 64)], ids=["roomy", "chunked prefill", "pre-emption"]
-)
+@pytest.mark.parametrize(("blocks", "budget"), [(64, 256), (64, 24), (9, 64)], ids=["roomy", "chunked prefill", "pre-emption"])
 def test_tokens_and_logprobs_agree_with_the_reference(blocks: int, budget: int) -> None:
     model = tiny.paged(blocks)
     limits = Limits(model.block_size, 512, budget, 8)
     engine = Engine(model, limits, frozenset(), lambda _: None)
     rng = np.random.default_rng(3)
     common = rng.integers(0, 256, 70).tolist()
-    prompts = [rng.integers(0, 256, n).tolist() for n in (1, 5, 33, 64, 90)] + [common + [i, i + 1] for i in range(4)]
+    prompts = [rng.integers(0, 256, n).tolist() for n in (1, 5, 33, 64, 90)] + [[*common, i, i + 1] for i in range(4)]
     sequences = [Sequence(p, Sampling(40, temperature=0.0, top_logprobs=2)) for p in prompts]
     got = run_engine(engine, sequences, [0, 0, 1, 2, 2, 3, 9, 12, 40])
     agree_with_reference(sequences, got)

@@ -25,9 +25,20 @@ def main() -> None:
     parser.add_argument("--max-batch-tokens", type=int, default=256, help="tokens computed in one step (default: 256)")
     parser.add_argument("--max-running", type=int, default=64, help="answers generated at the same time (default: 64)")
     parser.add_argument("--threads", type=int, help="threads to compute with (default: OpenVINO's choice)")
+    parser.add_argument(
+        "--one-precision", action="store_true", help="same arithmetic for every step: slower prompts, less memory"
+    )
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    options = ServeOptions(given.model, given.name, given.cache_mb, given.max_batch_tokens, given.max_running, given.threads)
+    options = ServeOptions(
+        folder=given.model,
+        name=given.name,
+        cache_mb=given.cache_mb,
+        max_batch_tokens=given.max_batch_tokens,
+        max_running=given.max_running,
+        threads=given.threads,
+        one_precision=given.one_precision,
+    )
     listen: dict[str, Any] = {"uds": given.uds} if given.uds else {"host": "127.0.0.1", "port": given.port}
     app = WorkerApp(given.name, functools.partial(load, options))
     uvicorn.run(app, **listen, loop="uvloop", http="httptools", log_level="warning", access_log=False, timeout_keep_alive=75)

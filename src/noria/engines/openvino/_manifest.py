@@ -34,7 +34,8 @@ class ModelManifest(BaseModel):
     context_length: int
     vocab_size: int
     weight_format: str
-    runtime_properties: dict[str, str]
+    runtime_properties: dict[str, str]  # OpenVINO's, for steps of few tokens
+    wide_runtime_properties: dict[str, str] | None = None  # for the others; None: the same
     bos_token: str | None = None
     eos_token: str | None = None
     add_bos: bool = False

@@ -25,7 +25,8 @@ Array = np.ndarray[Any, Any]
 
 DEFAULT_FORMAT: WeightFormat = "int8"
 # Why these: design/0001-local-engine.md.
-RUNTIME_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
+NARROW = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
+WIDE = {"INFERENCE_PRECISION_HINT": "f16", "KV_CACHE_PRECISION": "f16"}
 
 
 def prepare(
@@ -75,7 +76,8 @@ def _manifest(source: GgufModel, weight_format: WeightFormat, randomise: int | N
         context_length=spec.context_length,
         vocab_size=spec.vocab_size,
         weight_format=weight_format,
-        runtime_properties=RUNTIME_PROPERTIES,
+        runtime_properties=NARROW,
+        wide_runtime_properties=WIDE,
         bos_token=tokens[bos] if bos >= 0 else None,
         eos_token=tokens[eos],
         add_bos=bool(source.field("tokenizer.ggml.add_bos_token", False)),

@@ -4,12 +4,17 @@ Knows nothing about requests. The stateful graph is read from disk, OpenVINO's `
 its attention into paged attention, and the shapes and precision of the key/value caches are read off the compiled
 model, which alone knows them (a quantised cache keeps its scales in extra rows).
 
+Two compilations of the graph share the caches: *narrow* for steps of few tokens (decoding), where float32 with
+dynamically quantised activations is faster, and *wide* for the others (prompts), where half floats on matrix units are.
+
 Shapes: T new tokens of all sequences, S sequences, R rows of logits, V vocabulary.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence as Seq
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +23,39 @@ import numpy as np
 import openvino as ov
 from openvino._offline_transformations import paged_attention_transformation
 
+WIDE_FROM_TOKENS = 48
+"""Where the two compilations break even (measured: design/0001-local-engine.md)."""
+
 __all__ = ["PagedModel", "RunnerConfig", "Slice"]
 
 Array = np.ndarray[Any, Any]
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RunnerConfig:
-    """How the compiled model runs. `properties` are OpenVINO's, chosen when the model was prepared."""
+    """How the compiled model runs. Properties are OpenVINO's, chosen when the model was prepared.
+
+    Without `wide_properties` one compilation runs every step: half the memory for weights, and an answer's numbers
+    depend less on what else is in the step.
+    """
 
     cache_bytes: int
     max_blocks: int | None = None
     threads: int | None = None
     properties: tuple[tuple[str, str], ...] = ()
+    wide_properties: tuple[tuple[str, str], ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Cache:
+    shape: tuple[int, ...]  # 0 for the free number of blocks
+    kind: ov.Type
+
+    @property
+    def block_bytes(self) -> int:
+        return self.kind.size * int(np.prod(self.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -52,32 +77,34 @@ class PagedModel:
         core = ov.Core()
         model = core.read_model(str(graph)) if isinstance(graph, Path) else graph
         paged_attention_transformation(model)
-        properties: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY", **dict(config.properties)}
+        fixed = {"PERFORMANCE_HINT": "LATENCY"}
         if config.threads:
-            properties["INFERENCE_NUM_THREADS"] = str(config.threads)
-        compiled = core.compile_model(model, "CPU", properties)
-        self._request = compiled.create_infer_request()
-        caches = [port for port in compiled.inputs if "_cache." in port.get_any_name()]
-        shapes = {port.get_any_name(): _dimensions(port) for port in caches}
-        self.block_size = shapes["value_cache.0"][2]  # [blocks, heads, positions, size]
-        block_bytes = sum(_bytes(port.get_element_type(), shapes[port.get_any_name()]) for port in caches)
-        self.num_blocks = max(2, config.cache_bytes // block_bytes)
+            fixed["INFERENCE_NUM_THREADS"] = str(config.threads)
+        wanted = [config.properties] if config.wide_properties is None else [config.properties, config.wide_properties]
+        with ThreadPoolExecutor(len(wanted)) as pool:  # compiling uses one core each
+            compiled = list(pool.map(lambda p: core.compile_model(model, "CPU", {**fixed, **dict(p)}), wanted))
+        caches = _caches(compiled[0])
+        if _caches(compiled[-1]) != caches:  # this processor supports only one of the precisions
+            _log.warning("the wide compilation wants another cache than the narrow one; the narrow one runs every step")
+            compiled.pop()
+        self._narrow, self._wide = (c.create_infer_request() for c in (compiled[0], compiled[-1]))
+        self.block_size = caches["value_cache.0"].shape[2]  # [blocks, heads, positions, size]
+        self.block_bytes = sum(cache.block_bytes for cache in caches.values())
+        self.num_blocks = max(2, config.cache_bytes // self.block_bytes)
         if config.max_blocks is not None:
             self.num_blocks = min(self.num_blocks, config.max_blocks)
-        self.block_bytes = block_bytes
-        self._memory: list[Array] = []
-        for port in caches:
-            self._request.set_tensor(port.get_any_name(), self._cache_tensor(port, shapes[port.get_any_name()]))
-        output = compiled.output(0).get_partial_shape()
-        self.vocab_size: int = output[1].get_length()
+        self._memory = {name: self._zeros(cache) for name, cache in caches.items()}
+        for name, cache in caches.items():
+            memory = self._memory[name]
+            tensor = ov.Tensor(memory, ov.Shape(list(memory.shape)), cache.kind)
+            self._narrow.set_tensor(name, tensor)
+            self._wide.set_tensor(name, tensor)
+        self.vocab_size: int = compiled[0].output(0).get_partial_shape()[1].get_length()
 
-    def _cache_tensor(self, port: Any, block_shape: list[int]) -> ov.Tensor:
+    def _zeros(self, cache: _Cache) -> Array:
         """Zeroed memory that the system hands out page by page: a large cache costs only what is used of it."""
-        kind = port.get_element_type()
-        words = {1: np.uint8, 2: np.uint16, 4: np.uint32}[kind.size]
-        memory = np.zeros([self.num_blocks, *block_shape[1:]], words)
-        self._memory.append(memory)
-        return ov.Tensor(memory, ov.Shape(list(memory.shape)), kind)
+        words = {1: np.uint8, 2: np.uint16, 4: np.uint32}[cache.kind.size]
+        return np.zeros([self.num_blocks, *cache.shape[1:]], words)
 
     def run(self, slices: Seq[Slice]) -> Array:
         """Computes the slices together; returns logits [R, V], a view that the next call overwrites."""
@@ -109,16 +136,19 @@ class PagedModel:
             # The graph wants at least one row; an all-prefill step computes one and the caller ignores it.
             "logits_rows": rows if rows.size else np.zeros(1, np.int64),
         }
+        request = self._narrow if len(tokens) < WIDE_FROM_TOKENS else self._wide
         for name, values in inputs.items():
-            self._request.set_tensor(name, ov.Tensor(values))
-        self._request.infer()
-        return self._request.get_output_tensor(0).data[: rows.size]
+            request.set_tensor(name, ov.Tensor(values))
+        request.infer()
+        return request.get_output_tensor(0).data[: rows.size]
 
 
-def _dimensions(port: Any) -> list[int]:
-    """The static dimensions of a cache input, 0 for the free number of blocks."""
-    return [d.get_length() if d.is_static else 0 for d in port.get_partial_shape()]
-
-
-def _bytes(kind: ov.Type, block_shape: list[int]) -> int:
-    return kind.size * int(np.prod(block_shape[1:]))
+def _caches(compiled: ov.CompiledModel) -> dict[str, _Cache]:
+    """The cache inputs by name, in order. Their shapes and kinds are the plugin's choice."""
+    found: dict[str, _Cache] = {}
+    for port in compiled.inputs:
+        name = port.get_any_name()
+        if "_cache." in name:
+            shape = tuple(d.get_length() if d.is_static else 0 for d in port.get_partial_shape())
+            found[name] = _Cache(shape, port.get_element_type())
+    return found

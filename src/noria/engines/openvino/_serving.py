@@ -28,6 +28,7 @@ class ServeOptions:
     max_batch_tokens: int = 256
     max_running: int = 64
     threads: int | None = None
+    one_precision: bool = False
 
 
 def load(options: ServeOptions, listener: Callable[[list[Event]], None]) -> Served:
@@ -35,8 +36,12 @@ def load(options: ServeOptions, listener: Callable[[list[Event]], None]) -> Serv
     manifest = ModelManifest.read(options.folder)
     with ThreadPoolExecutor(1) as pool:  # the tokenizer is read while the graph compiles
         text = pool.submit(_text_side, options.folder, manifest)
+        wide = None if options.one_precision else manifest.wide_runtime_properties
         config = RunnerConfig(
-            options.cache_mb * 2**20, threads=options.threads, properties=tuple(manifest.runtime_properties.items())
+            options.cache_mb * 2**20,
+            threads=options.threads,
+            properties=tuple(manifest.runtime_properties.items()),
+            wide_properties=tuple(wide.items()) if wide else None,
         )
         model = PagedModel(options.folder / "decoder.xml", config)
         tokenizer, grammars = text.result()
