@@ -59,7 +59,7 @@ def test_html_drops_boilerplate_and_keeps_structure() -> None:
 
 
 def test_html_may_nest_deeper_than_python_recurses() -> None:
-    assert load("<div>" * 50_000 + "deep", "a.html").text == "deep"
+    assert load("<div>" * 5_000 + "deep", "a.html").text == "deep"
 
 
 def test_html_honours_the_declared_encoding() -> None:
@@ -161,7 +161,8 @@ def _docx_with(document_xml: bytes) -> bytes:
 
 def test_zip_bombs_and_entities_are_refused() -> None:
     assert "times its size" in refused(_docx_with(b"<a>" + b" " * 5_000_000), "bomb.docx")
-    assert "unpacks to" in refused(_docx_with(b"\0" * 401_000_000), "bomb.docx")
+    with pytest.raises(InvalidRequest, match="unpacks to"):
+        load_document(_docx_with(b"\0" * 900_000), filename="bomb.docx", limits=Limits(max_uncompressed_bytes=500_000))
     laughs = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><x>&b;</x>'
     assert "entities" in refused(_docx_with(laughs), "laughs.docx")
 

@@ -56,9 +56,14 @@ def text_analyzer() -> Any:
 
 def query_terms(query: str) -> dict[str, str]:
     """Index term to the word it came from, in the query's order. Stop words only count when there is nothing else."""
+    return dict(_query_terms(query))
+
+
+@lru_cache(maxsize=256)  # one search asks for the same query's terms once per hit
+def _query_terms(query: str) -> tuple[tuple[str, str], ...]:
     words = _WORD.findall(segment(query))
     kept = [word for word in words if word not in _HAN_STOP_WORDS and word.lower() not in _QUESTION_WORDS]
-    return _terms(kept) or _terms(words)
+    return tuple((_terms(kept) or _terms(words)).items())
 
 
 def _terms(words: Iterable[str]) -> dict[str, str]:
