@@ -6,6 +6,7 @@ numbers, over itself. Elsewhere it is printed once, whole.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +17,12 @@ from noria.errors import InvalidRequest, UpstreamError
 from ._api import Api
 from ._command import target
 from ._connection import connect, console_url, settings_of
-from ._show import note, out, print_json
+from ._show import note, out, paragraph, print_json
 from ._terminal import Rewritable
 from ._values import parse_filters
+
+_MARKS = re.compile(r"\s*(?:\[[\d,\s]+\]\s*)+")
+_NUMBER = re.compile(r"(?<=[\[,\s])(\d+)(?=[\],])")
 
 __all__ = ["Question", "Source", "number_citations", "run_ask", "where"]
 
@@ -58,7 +62,7 @@ class Source:
     number: int
     filename: str
     place: str
-    text: str
+    quotes: tuple[str, ...]
 
 
 def run_ask(question: Question) -> None:
@@ -97,12 +101,13 @@ def _stream(api: Api, body: dict[str, Any], shown: Rewritable) -> tuple[dict[str
 
 def _print_answer(response: Mapping[str, Any], shown: Rewritable) -> None:
     text, annotations = _text_of(response)
-    results = [row for item in response["output"] if item["type"] == "file_search_call" for row in item.get("results") or ()]
     mode = (response.get("noria") or {}).get("answer_mode")
-    numbered, sources = number_citations(text, annotations, results)
+    numbered, sources = number_citations(text, annotations)
     shown.replace(numbered)
     for line in _remarks(response, mode):
         out().print(line, style="dim")
+    if sources:
+        out().print()
     for source in sources:
         _print_source(source, quote=mode != "extract")
 
@@ -111,7 +116,7 @@ def _remarks(response: Mapping[str, Any], mode: str | None) -> Iterator[str]:
     if mode == "extract":
         yield "extractive: passages quoted verbatim; no model wrote this."
     elif mode == "absent":
-        yield "not in the documents: nothing that was found answers the question."
+        yield "absent: no passage that was found answers the question; no model was asked."
     if response["status"] == "incomplete":
         reason = (response.get("incomplete_details") or {}).get("reason") or "unknown"
         yield f"incomplete: the answer was cut off ({reason})."
@@ -127,40 +132,39 @@ def _text_of(response: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     return text, annotations
 
 
-def number_citations(
-    text: str, annotations: Iterable[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]
-) -> tuple[str, list[Source]]:
-    """The text with [1], [2] … where passages are cited, and those passages, numbered as they are first met."""
-    numbers: dict[Any, Source] = {}
+def number_citations(text: str, annotations: Iterable[Mapping[str, Any]]) -> tuple[str, list[Source]]:
+    """The text with [1], [2] … where passages are cited (the model may have written them itself), and those passages.
+
+    A number is the server's, where it gives one; else files are numbered as they are first met.
+    """
+    sources: dict[int, Source] = {}
+    by_file: dict[Any, int] = {}
     marks: dict[int, list[int]] = {}
     for annotation in sorted(annotations, key=lambda each: each["index"]):
-        passage = _passage(annotation, results)
-        key = (annotation.get("file_id"), passage.get("passage_id") or passage.get("text"))
-        if key not in numbers:
-            name = str(annotation.get("filename") or passage.get("filename") or annotation.get("file_id") or "?")
-            numbers[key] = Source(len(numbers) + 1, name, where(passage), str(passage.get("text") or ""))
+        passage = annotation.get("noria") or {}
+        number = int(passage.get("number") or by_file.setdefault(annotation.get("file_id"), len(by_file) + 1))
+        known = sources.get(number)
+        quote = " ".join(str(passage.get("quote") or "").split())
+        quotes = known.quotes if known else ()
+        name = str(annotation.get("filename") or annotation.get("file_id") or "?")
+        sources[number] = Source(number, name, where(passage), quotes if not quote or quote in quotes else (*quotes, quote))
         here = marks.setdefault(min(max(annotation["index"], 0), len(text)), [])
-        if numbers[key].number not in here:
-            here.append(numbers[key].number)
-    for index in sorted(marks, reverse=True):
-        # After the sentence's text, before the white space that follows it.
-        cited = text[:index].rstrip()
-        signs = "".join(f"[{number}]" for number in marks[index])
-        if not text[index:].startswith(signs) and not cited.endswith(signs):
-            text = f"{cited} {signs}{text[len(cited) :]}"
-    return text, list(numbers.values())
+        if number not in here:
+            here.append(number)
+    return _marked(text, marks), [sources[number] for number in sorted(sources)]
 
 
-def _passage(annotation: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is known of the passage behind an annotation: its own words of it, over the search result that it came from."""
-    own = annotation.get("noria") or {}
-    same_file = [row for row in results if row.get("file_id") == annotation.get("file_id")]
-    found = next((row for row in same_file if _same(own, row.get("noria") or {})), same_file[0] if same_file else {})
-    return {**found, **(found.get("noria") or {}), **own}
-
-
-def _same(own: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return own.get("passage_id") is not None and own.get("passage_id") == row.get("passage_id")
+def _marked(text: str, marks: Mapping[int, Sequence[int]]) -> str:
+    """Puts in the numbers that are missing at the end of each cited stretch; positions are those of the given text."""
+    places = sorted(marks)
+    for begin, index in reversed(list(zip([0, *places], places, strict=False))):
+        trailing = _MARKS.match(text, index)
+        written = {int(number) for number in _NUMBER.findall(text[begin : trailing.end() if trailing else index])}
+        missing = "".join(f"[{number}]" for number in marks[index] if number not in written)
+        if missing:
+            cited = text[:index].rstrip()
+            text = f"{cited} {missing}{text[len(cited) :]}"
+    return text
 
 
 def where(passage: Mapping[str, Any]) -> str:
@@ -173,7 +177,6 @@ def where(passage: Mapping[str, Any]) -> str:
 
 
 def _print_source(source: Source, *, quote: bool) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
     head = Text(f"[{source.number}] ", style="bold")
@@ -181,8 +184,8 @@ def _print_source(source: Source, *, quote: bool) -> None:
     if source.place:
         head.append(f"  {source.place}", style="dim")
     out().print(head)
-    if quote and source.text:
-        out().print(Padding(Text(_shortened(source.text)), (0, 0, 0, 4)))
+    for text in source.quotes if quote else ():
+        paragraph(f"“{_shortened(text)}”", indent=4)
 
 
 def _shortened(text: str, limit: int = 320) -> str:

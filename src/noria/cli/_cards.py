@@ -37,17 +37,22 @@ def print_models(wanted: Mapping[str, Any], *, usable: bool) -> None:
         print_json(rows)
         return
     columns = (
-        Column("MODEL", shrink=True), Column("TASK"), Column("WHERE"), Column("STATE"), Column("SIZE", "right"),
-        Column("CONTEXT", "right"), Column("LICENCE", shrink=True),
+        Column("MODEL"), Column("TASK"), Column("WHERE"), Column("STATE"), Column("SIZE", "right"), Column("CONTEXT", "right"),
     )  # fmt: skip
     shown = (
         (
             row["id"], row["task"], _where(row), _state(row), size(row["size_bytes"]),
-            count(row["context_tokens"]), row["licence"] or "",
+            _thousands(row["context_tokens"]),
         )
         for row in rows
     )  # fmt: skip
     table(columns, shown, empty="No model matches.")
+
+
+def _thousands(num_tokens: int | None) -> str:
+    if num_tokens is None or num_tokens < 1000:
+        return count(num_tokens)
+    return f"{num_tokens / 1e6:.1f}M" if num_tokens >= 1e6 else f"{num_tokens // 1000}k"
 
 
 def _state(card: Mapping[str, Any]) -> str:

@@ -6,10 +6,12 @@ jobs: whatever ends this process, they go on, and the next run takes up where th
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -277,4 +279,11 @@ def report(result: Result) -> None:
         kinds = ", ".join(f"{number} {kind}" for kind, number in result.skipped.most_common())
         note(f"Skipped, not supported or empty: {kinds}")
     for path, error in result.failed.items():
-        note(f"  {path}: {error}")
+        note(f"  {_near(path)}: {error.removeprefix(f'{Path(path).name}: ')}")
+
+
+def _near(path: str) -> str:
+    """As one would write it here."""
+    with contextlib.suppress(ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path

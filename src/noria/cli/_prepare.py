@@ -115,20 +115,21 @@ def _banner(settings: Settings, url: str, console: str | None) -> Iterator[str]:
     import json
 
     home: Sequence[str] = () if settings.home == Path.home() / ".noria" else ("--home", str(settings.home))
-    body = json.dumps({"model": settings.chat_model, "messages": [{"role": "user", "content": "Hello!"}]})
+    body = json.dumps({"model": settings.chat_model, "input": "Hello!"})
     yield ""
     yield "  Noria is ready."
     yield ""
     yield f"  API       {url}/v1"
     yield f"  Console   {console}" if console else "  Console   not running"
     yield ""
-    yield f"  curl {url}/v1/chat/completions \\"
+    yield f"  curl {url}/v1/responses \\"
     yield "    -H 'content-type: application/json' \\"
     yield f"    -d '{body}'"
     yield ""
+    yield f"  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none"
     yield "  from openai import OpenAI"
-    yield f'  client = OpenAI(base_url="{url}/v1", api_key="none")'
-    yield f'  print(client.responses.create(model="{settings.chat_model}", input="Hello!").output_text)'
+    yield f'  reply = OpenAI().responses.create(model="{settings.chat_model}", input="Hello!")'
+    yield "  print(reply.output_text)"
     yield ""
     yield f'  noria ask "How do I add a model?" --store {DOCS_STORE}' + "".join(f" {part}" for part in home)
     yield ""

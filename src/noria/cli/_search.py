@@ -53,11 +53,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _print_hit(number: int, hit: Mapping[str, Any], *, explain: bool) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
     from ._answering import where
-    from ._show import out
+    from ._show import out, paragraph
 
     head = Text(f"{number}. {hit['filename']}", style="bold")
     head.append(f"  {hit['score']:.3f}", style="cyan")
@@ -65,10 +64,10 @@ def _print_hit(number: int, hit: Mapping[str, Any], *, explain: bool) -> None:
         head.append(f"  {place}", style="dim")
     out().print(head)
     text = "\n".join(part["text"] for part in hit["content"]).strip()
-    out().print(Padding(Text(text), (0, 0, 0, 3)))
+    paragraph(text, indent=3)
     if explain:
         for line in _reasons(hit["noria"]):
-            out().print(Padding(Text(line, style="dim"), (0, 0, 0, 3)))
+            paragraph(line, indent=3, style="dim")
     out().print()
 
 

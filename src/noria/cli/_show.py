@@ -18,13 +18,31 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.text import Text
 
 __all__ = [
-    "Column", "ago", "clock", "count", "duration", "err", "facts", "money", "note", "out", "print_json", "progress", "size",
+    "Column",
+    "ago",
+    "clock",
+    "count",
+    "duration",
+    "err",
+    "facts",
+    "fit",
+    "money",
+    "note",
+    "out",
+    "paragraph",
+    "print_json",
+    "progress",
+    "size",
     "table",
 ]  # fmt: skip
 
 _UNBOUNDED = 10_000
+_GAP = "  "
+_LEAST = 8
+"""Cells that a column keeps however narrow the terminal is."""
 
 
 @cache
@@ -58,66 +76,90 @@ def print_json(value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`shrink`: may be cut when the terminal is narrow; the others keep their width."""
+    """`shrink`: may be cut when the terminal is narrow; the others keep their width. `raw`: white space is kept."""
 
     title: str
     align: Literal["left", "right"] = "left"
     shrink: bool = False
     style: str = ""
+    raw: bool = False
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """Rows under titles; `empty` is said (on stderr) when there are none."""
-    from rich.table import Table
+    """Rows under titles, cut to the terminal; `empty` is said (on stderr) when there are none.
+
+    A column in which no row has anything is left out.
+    """
+    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        made.add_column(
-            column.title, justify=column.align, no_wrap=True, overflow="ellipsis", style=column.style, ratio=None,
-            min_width=None if column.shrink else _natural(column.title),
-        )  # fmt: skip
-    found = [[*row] for row in rows]
+    found = [[cell if column.raw else _one_line(cell) for column, cell in zip(columns, row, strict=True)] for row in rows]
     if not found:
         note(empty)
         return
-    _keep_widths(made, columns, found)
-    for row in found:
-        made.add_row(*(Text(_one_line(cell)) for cell in row))
-    out().print(made)
+    used = [index for index in range(len(columns)) if any(row[index] for row in found)]
+    shown = [columns[index] for index in used]
+    cells = [[row[index] for index in used] for row in found]
+    natural = [max(cell_len(text) for text in column) for column in zip([each.title for each in shown], *cells, strict=True)]
+    room = out().width - len(_GAP) * (len(shown) - 1)
+    widths = fit(natural, [each.shrink for each in shown], room)
+
+    def line(texts: Sequence[str], *, head: bool = False) -> Text:
+        made = Text()
+        for number, (text, column, width) in enumerate(zip(texts, shown, widths, strict=True)):
+            short = text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+            space = " " * (width - cell_len(short))
+            made.append(_GAP if number else "")
+            made.append(space + short if column.align == "right" else short + space, style="bold" if head else column.style)
+        made.rstrip()
+        return made
+
+    _print_line(line([each.title for each in shown], head=True))
+    for row in cells:
+        _print_line(line(row))
 
 
-def _keep_widths(made: Any, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Rich shrinks the widest column first, whichever it is; ours says which may shrink."""
-    from rich.cells import cell_len
-
-    for index, column in enumerate(columns):
-        if not column.shrink:
-            made.columns[index].min_width = max([_natural(column.title), *(cell_len(_one_line(row[index])) for row in rows)])
-
-
-def _natural(title: str) -> int:
-    from rich.cells import cell_len
-
-    return cell_len(title)
+def fit(natural: Sequence[int], shrinkable: Sequence[bool], room: int) -> list[int]:
+    """Widths that take no more than `room` together if shrinking those that may does it: the widest give way first."""
+    widths = list(natural)
+    while sum(widths) > room:
+        candidates = [index for index, may in enumerate(shrinkable) if may and widths[index] > _LEAST]
+        if not candidates:
+            return widths
+        widths[max(candidates, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def facts(pairs: Iterable[tuple[str, str | None]]) -> None:
-    """A card: names and values, the empty ones left out. Values wrap under themselves."""
-    from rich.table import Table
+def _print_line(text: Text) -> None:
+    out().print(text, no_wrap=True, overflow="ignore", crop=False)
+
+
+def paragraph(text: str, *, indent: int = 0, style: str = "") -> None:
+    """Text wrapped to the terminal, each line moved in."""
     from rich.text import Text
 
-    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    made.add_column(no_wrap=True, style="dim")
-    made.add_column(overflow="fold")
-    for name, value in pairs:
-        if value:
-            made.add_row(name, Text(value))
-    out().print(made)
+    for line in Text(text, style=style).wrap(out(), max(out().width - indent, _LEAST)):
+        line.rstrip()
+        _print_line(Text(" " * indent if line else "") + line)
+
+
+def facts(pairs: Iterable[tuple[str, str | None]]) -> None:
+    """A card: names and values, the empty ones left out. Values wrap under themselves."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    given = [(name, value) for name, value in pairs if value]
+    column = max((cell_len(name) for name, _ in given), default=0) + len(_GAP)
+    for name, value in given:
+        lines = Text(value).wrap(out(), max(out().width - column, _LEAST))
+        for number, line in enumerate(lines):
+            line.rstrip()
+            head = Text(name + " " * (column - cell_len(name)), style="dim") if number == 0 else Text(" " * column)
+            _print_line(head + line)
 
 
 def progress(*, by_bytes: bool = False) -> Progress:

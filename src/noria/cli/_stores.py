@@ -58,7 +58,9 @@ def show_store(store: Store) -> None:
     if target().json:
         print_json(row)
         return
-    counts = ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in row["file_counts"].items() if number)
+    counts = ", ".join(
+        f"{number} {state.replace('_', ' ')}" for state, number in row["file_counts"].items() if number and state != "total"
+    )
     facts(
         (
             ("name", row["name"]),

@@ -15,7 +15,7 @@ from noria.errors import InvalidRequest, NotFound
 from ._api import Api
 from ._command import target
 from ._connection import connect
-from ._show import Column, clock, count, duration, money, note, out, print_json, size, table
+from ._show import Column, clock, count, duration, money, note, out, paragraph, print_json, size, table
 from ._values import parse_pairs
 
 __all__ = ["bar", "delete_traces", "moment", "print_list", "print_stats", "print_trace", "wanted"]
@@ -24,6 +24,7 @@ _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)")
 _RECENT = 1000
 _SHORT_ID = 8
+_BAR_WIDTH = 16
 _NAMES = {"since": "from", "until": "to", "key": "key_id", "session": "session_id", "user": "user_id"}
 _FILTERS = (
     "since", "until", "model", "status", "name", "service", "key", "session", "user", "min_latency_s", "max_latency_s",
@@ -157,30 +158,24 @@ def _lines(spans: Sequence[Mapping[str, Any]], before: str = "", *, top: bool = 
 
 
 def _print_waterfall(lines: Sequence[_Line]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     begin = min(line.span["start_ns"] for line in lines)
     extent = max(line.span["start_ns"] + line.span["duration_ns"] for line in lines) - begin
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    made.add_column("SPAN", no_wrap=True, overflow="ellipsis")
-    bar_width = 16
-    made.add_column("", no_wrap=True, min_width=bar_width, style="cyan")
-    for title in ("TOOK", "TOKENS", "COST"):
-        made.add_column(title, justify="right", no_wrap=True, min_width=len(title))
-    for line in lines:
-        span = line.span
-        name = Text(line.branch, style="dim")
-        name.append(_one_line(span["name"]), style="red" if span["status"] == "error" else "default")
-        drawn = bar(span["start_ns"] - begin, span["duration_ns"], extent, bar_width)
-        made.add_row(name, drawn, duration(span["duration_ns"] / 1e9), _tokens(span), _cost(span["cost_usd"]))
-    for column, cells in zip(made.columns[2:], zip(*(list(_figures(line.span)) for line in lines), strict=True), strict=True):
-        column.min_width = max(len(str(column.header)), *(len(cell) for cell in cells))
-    out().print(made)
-
-
-def _figures(span: Mapping[str, Any]) -> tuple[str, str, str]:
-    return duration(span["duration_ns"] / 1e9), _tokens(span), _cost(span["cost_usd"])
+    columns = (
+        Column("SPAN", shrink=True, raw=True), Column("", style="cyan", raw=True), Column("TOOK", "right"),
+        Column("TOKENS", "right"), Column("COST", "right"), Column("", style="red"),
+    )  # fmt: skip
+    rows = (
+        (
+            line.branch + _one_line(line.span["name"]),
+            bar(line.span["start_ns"] - begin, line.span["duration_ns"], extent, _BAR_WIDTH),
+            duration(line.span["duration_ns"] / 1e9),
+            _tokens(line.span),
+            _cost(line.span["cost_usd"]),
+            "error" if line.span["status"] == "error" else "",
+        )
+        for line in lines
+    )
+    table(columns, rows, empty="It has no spans.")
 
 
 def _tokens(span: Mapping[str, Any]) -> str:
@@ -199,43 +194,43 @@ def bar(start: int, length: int, extent: int, width: int) -> str:
 
 
 def _print_content(span: Mapping[str, Any], *, full: bool) -> None:
-    from rich.padding import Padding
-    from rich.text import Text
-
-    said = [(name, span[name]) for name in ("input", "output") if span[name] is not None]
-    if not full and (span["operation"] is None or not said):
-        said = []
+    """What went in and came out; of spans that only frame others (the request, a job) only with `full`."""
+    said = [(name, span[name]) for name in ("input", "output") if span[name] is not None and (full or span["operation"])]
     if span["status_message"]:
         said.append(("error", span["status_message"]))
     if not said:
         return
+    model = span["model"] if span["model"] and span["model"] not in span["name"] else ""
     out().print()
-    out().print(
-        Text(span["name"] + (f"  {span['model']}" if span["model"] and span["model"] not in span["name"] else ""), style="bold")
-    )
+    out().print(f"{span['name']}  {model}".rstrip(), style="bold")
     for name, value in said:
-        out().print(Text(name, style="dim"))
-        text = _readable(value)
-        out().print(Padding(Text(text if full else _cut(text)), (0, 0, 0, 2)))
+        out().print(name, style="dim")
+        text = "\n".join(outline(value))
+        paragraph(text if full else _cut(text), indent=2)
 
 
-def _readable(value: Any) -> str:
-    """Messages as `role: text`; anything else as JSON."""
-    import json
-
-    if isinstance(value, str):
-        return value
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(each, dict) and isinstance(each.get("content"), str) for each in value)
-    ):
-        return "\n".join(f"{each.get('role', '?')}: {each['content']}" for each in value)
-    return json.dumps(value, ensure_ascii=False, indent=1)
+def outline(value: Any, indent: str = "") -> Iterator[str]:
+    """Any JSON as indented lines for people: messages as `role: text`, mappings as `key: value`, lists with dashes."""
+    if isinstance(value, dict) and set(value) == {"role", "content"} and isinstance(value["content"], str):
+        value = {value["role"]: value["content"]}
+    if isinstance(value, dict):
+        for key, each in value.items():
+            inner = list(outline(each, indent + "  "))
+            short = len(inner) == 1 and not isinstance(each, dict | list)
+            yield f"{indent}{key}: {inner[0].strip()}" if short else f"{indent}{key}:"
+            yield from () if short else inner
+    elif isinstance(value, list):
+        for each in value:
+            inner = list(outline(each, indent + "  "))
+            yield f"{indent}- {inner[0].strip()}" if inner else f"{indent}-"
+            yield from inner[1:]
+    else:
+        text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        yield from (f"{indent}{line}" for line in text.splitlines() or [""])
 
 
 def _cut(text: str, lines: int = 8, characters: int = 600) -> str:
-    kept = "\n".join(text.splitlines()[:lines])[:characters]
+    kept = "\n".join(text.splitlines()[:lines])[:characters].rstrip()
     return kept if len(kept) >= len(text.rstrip()) else f"{kept} … ({size(len(text.encode()))}; --full shows it)"
 
 
