@@ -9,8 +9,10 @@ from nicegui import PageArguments, ui
 
 from noria.console._home import home_page
 from noria.console._knowledge import knowledge_page
+from noria.console._models import models_page
 from noria.console._playground import playground_page
 from noria.console._session import Backend, Session
+from noria.console._settings import settings_page
 from noria.console._sign_in import sign_in_page
 from noria.console._store_page import store_page
 from noria.console._texts import LANGUAGES
@@ -71,6 +73,8 @@ def _routes(session: Session) -> dict[str, Builder]:
         "/playground": _page(session, playground_page),
         "/knowledge": _page(session, knowledge_page),
         "/knowledge/{store}": _page(session, store_page),
+        "/models": _page(session, models_page),
+        "/settings": _page(session, settings_page),
         "/traces": _page(session, traces_page),
         "/traces/{trace}": _page(session, trace_page),
     }

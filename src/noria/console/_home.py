@@ -10,6 +10,7 @@ from typing import Any
 from nicegui import ui
 
 from noria.console import _format
+from noria.console._model_card import progress_words
 from noria.console._session import Session
 from noria.console._trace_list import trace_rows
 from noria.console._widgets import box, copyable, empty, fact, page_head, panel, state, table, text
@@ -41,11 +42,11 @@ async def home_page(session: Session) -> None:
         body.clear()
         with body:
             _figures(session, days["data"], now)
-            with box("columns"):
-                with box("column grow"):
+            with box("panes"):
+                with box("pane grow"):
                     _recent(session, recent["data"])
                     _jobs(session, jobs["data"])
-                with box("column side"):
+                with box("pane side"):
                     _instance(session, status, models["data"], stores["data"])
                     _connect(session, status)
 
@@ -128,15 +129,7 @@ def _jobs(session: Session, jobs: list[dict[str, Any]]) -> None:
             with body, box(tag="tr"):
                 text(t.of("job", job["kind"]), tag="td")
                 text(job["subject"], "mono", tag="td")
-                text(progress(job), "num", tag="td")
-
-
-def progress(job: dict[str, Any]) -> str:
-    """`3 / 12 files`, `45 / 98 MB`; nothing while the total is not known."""
-    done, total = job.get("done") or 0, job.get("total")
-    if job.get("unit") == "bytes":
-        return f"{_format.size(done)} / {_format.size(total)}" if total else _format.size(done)
-    return f"{done:g} / {total:g} {job.get('unit') or ''}".strip() if total else "…"
+                text(progress_words(session, job), "num", tag="td")
 
 
 def _instance(session: Session, status: dict[str, Any], models: list[dict[str, Any]], stores: list[dict[str, Any]]) -> None:

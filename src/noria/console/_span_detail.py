@@ -63,15 +63,16 @@ def _figures(session: Session, span: dict[str, Any]) -> None:
 
 
 def _content(session: Session, value: Any) -> None:
-    if isinstance(value, list) and value and all(isinstance(item, dict) and _is_message(item) for item in value):
+    if isinstance(value, list) and value and all(isinstance(item, dict) and ("role" in item or "type" in item) for item in value):
         for item in value:
-            _message(session, item)
+            if "role" in item or item["type"] == "message":
+                _message(session, item)
+            else:  # a call or its result, folded away: results are long
+                with ui.element("details").classes("item"):
+                    text(item["type"], tag="summary")
+                    _block(session, item)
         return
     _block(session, value)
-
-
-def _is_message(item: Mapping[str, Any]) -> bool:
-    return "role" in item or item.get("type") in {"message", "function_call", "function_call_output", "reasoning"}
 
 
 def _message(session: Session, item: Mapping[str, Any]) -> None:

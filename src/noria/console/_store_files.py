@@ -60,7 +60,7 @@ class FileList:
                 with box(tag="td"):
                     state(_STATES.get(file["status"], "off"), t.of("file", file["status"]))
                 text(_format.count(file.get("num_passages")), "num wide", tag="td")
-                attributes = ", ".join(f"{k}={v}" for k, v in (file["attributes"] or {}).items())
+                attributes = ", ".join(f"{k}={_written(v)}" for k, v in (file["attributes"] or {}).items())
                 text(attributes or "–", "wide muted small", tag="td")
                 with box("num buttons", tag="td"):
                     self._buttons(file)
@@ -69,8 +69,8 @@ class FileList:
         t = self._session.t
         if file["status"] == "completed":
             show = partial(show_text, self._session, self._store_id, file["id"], _name(file))
-            button("", show, icon="article", kind="quiet", hint=t("store.text"))
-        button("", partial(self._edit, file), icon="label", kind="quiet", hint=t("store.attributes"))
+            button("", show, icon="o_article", kind="quiet", hint=t("store.text"))
+        button("", partial(self._edit, file), icon="o_label", kind="quiet", hint=t("store.attributes"))
         button("", partial(self._ask_delete, file), icon="delete_outline", kind="quiet", hint=t("delete"))
 
     def _ask_delete(self, file: dict[str, Any]) -> None:
@@ -121,7 +121,9 @@ def parse_value(given: str) -> str | float | bool:
 
 
 def _written(value: str | float | bool) -> str:
-    """So that `parse_value` gives the same back."""
+    """So that `parse_value` gives the same back; whole numbers without the API's `.0`."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return value if isinstance(value, str) and parse_value(value) == value else json.dumps(value, ensure_ascii=False)
 
 

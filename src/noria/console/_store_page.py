@@ -27,11 +27,11 @@ async def store_page(session: Session, store: str) -> None:
         ask = f"/playground?store={found['id']}"
         button(t("store.ask"), lambda: ui.navigate.to(ask), icon="chat_bubble_outline")
     facts = box("summary")
-    with box("columns store"):
-        with box("column grow"), panel(t("store.files")):
+    with box("panes store"):
+        with box("pane grow"), panel(t("store.files")):
             upload = box()
             files = FileList(session, found["id"])
-        with box("column grow"):
+        with box("pane grow"):
             search_panel(session, found["id"], files)
 
     async def watch() -> None:

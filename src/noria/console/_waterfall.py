@@ -88,9 +88,7 @@ class Waterfall:
                 text(span["name"])
             with box("track"):
                 box(f"bar {kind}").style(f"left: {left:.3f}%; width: max(2px, {width:.3f}%)")
-                # Beside the bar where there is room, else before its end.
-                place = f"left: calc({left + width:.3f}% + 6px)" if left + width < 82 else "right: 4px"
-                text(_format.seconds(span["duration_ns"] / 1e9), "took").style(place)
+            text(_format.seconds(span["duration_ns"] / 1e9), "took")
         row.on("click", partial(self._choose, row, span))
         row.on("keydown", js_handler=_KEYS)
         self._rows.append((row, span))
