@@ -101,6 +101,13 @@ def test_pdf_running_heads_are_dropped() -> None:
     assert "Text of page 8" in document.text
 
 
+def test_pdf_contents_are_dropped_and_forms_are_not() -> None:
+    contents = [(f"1.{n} Wheels of kind {n} . . . . . . . . . . . {n}", 10) for n in range(1, 6)]
+    document = load(sample_files.make_pdf([contents, [("Name: ..........", 10), ("Wheels turn.", 10)]]), "a.pdf")
+    assert "kind" not in document.text
+    assert "Name:" in document.text
+
+
 def test_csv_rows_carry_their_header() -> None:
     document = load(sample_files.CSV, "a.csv")
     assert outline(document) == [("row", "part | price | note"), ("row", "rim | 7 | wood; oak"), ("row", "spokes | 3")]

@@ -1,7 +1,7 @@
 """PDF: text page by page through PDFium, put back into paragraphs by the geometry of its lines.
 
 Headings are told by font size, and only where that is reliable: a few short lines clearly larger than the body.
-Running heads and page numbers are dropped, words cut at line ends are joined. Nothing is recognised from images.
+Running heads, page numbers and the dotted lines of tables of contents are dropped, words cut at line ends are joined. Nothing is recognised from images.
 Source: PDFium's fpdf_text.h.
 """
 
@@ -27,6 +27,7 @@ _CUT_INSIDE = re.compile("[\ufffe\x02](?=[a-zà-ÿ])")
 _CJK = re.compile(r"[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef\u3000-\u303f]")
 _SENTENCE_END = re.compile(r"[.!?:;。！？：；…][\"'”’）)\]]*$")
 _LIST_ITEM = re.compile(r"^\s*(?:[•●▪‣◦–—*-]|\(?\d{1,3}[.)、]|[a-z][.)])\s+\S")
+_DOT_LEADER = re.compile(r"(?:[.·…]\s?){5,}\s*[\divxlc]*$")
 _DIGITS = re.compile(r"\d+")
 
 _HEADING_RATIO = 1.15  # a heading is set at least this much larger than the body
@@ -35,6 +36,7 @@ _HEADING_MAX_SHARE = 0.25  # more of the text than this cannot be headings: size
 _PARAGRAPH_GAP = 1.35  # line distance, in usual line distances, from which a new paragraph begins
 _REPEATED_SHARE = 0.5  # a first or last line on this share of the pages is a running head
 _REPEATED_MIN_PAGES = 5
+_CONTENTS_MIN_LINES = 3  # fewer dotted lines on a page may be a form's
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def load(data: bytes, *, filename: str, limits: Limits) -> Document:
     builder = DocumentBuilder(format="pdf", filename=filename, limits=limits)
     for number, page in enumerate(pages, start=1):
         start = builder.length
-        _add_page(builder, _without_running_heads(page, style), number, style)
+        _add_page(builder, _without_furniture(page, style), number, style)
         if builder.length > start:
             builder.end_page(number, start + 2 if start else 0)
     return builder.finish(title=title)
@@ -192,12 +194,13 @@ def _edge_key(line: _Line) -> str:
     return _DIGITS.sub("#", line.text)
 
 
-def _without_running_heads(page: list[_Line], style: _Style) -> list[_Line]:
+def _without_furniture(page: list[_Line], style: _Style) -> list[_Line]:
     if page and _edge_key(page[0]) in style.repeated:
         page = page[1:]
     if page and _edge_key(page[-1]) in style.repeated:
         page = page[:-1]
-    return page
+    dotted = [line for line in page if _DOT_LEADER.search(line.text)]
+    return [line for line in page if line not in dotted] if len(dotted) >= _CONTENTS_MIN_LINES else page
 
 
 def _add_page(builder: DocumentBuilder, lines: list[_Line], number: int, style: _Style) -> None:
