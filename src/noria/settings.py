@@ -65,7 +65,6 @@ class Settings(BaseModel):
     trace_content: bool = Field(True, description="Keep inputs and outputs in traces; off keeps figures only.")
     trace_retention_days: float = Field(30.0, gt=0, description="Traces older than this are deleted.")
     trace_max_mb: int = Field(20 * 1024, ge=16, description="Traces above this total size are deleted, oldest first.")
-    otlp_endpoint: str | None = Field(None, description="Send Noria's own spans to this OTLP/HTTP collector as well.")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

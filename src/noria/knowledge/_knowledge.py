@@ -29,6 +29,7 @@ __all__ = ["Knowledge"]
 _tracer = trace.get_tracer("noria.knowledge")
 _JOB = "ingest"
 _SWEEP_S = 60.0
+_CALIBRATED_EMBEDDER = "multilingual-e5-small"
 
 
 class Knowledge:
@@ -158,6 +159,10 @@ class Knowledge:
             attach_payload(span, input={"queries": list(queries), "filters": filters}, output={"passages": content})
         await self.stores.touch([row.id for row in rows])
         return hits
+
+    async def judges_by_vectors(self, project_id: str, store_id: str) -> bool:
+        """Whether the store's embedder is the one whose cosines the relevance threshold was measured on."""
+        return (await self.stores.get(project_id, store_id)).embedding_model == _CALIBRATED_EMBEDDER
 
     async def query_vector(self, project_id: str, store_id: str, query: str) -> Vectors:
         """The query as it is embedded for this store."""

@@ -96,8 +96,11 @@ class Grounding:
             return await self._knowledge.embed_passages(found.project_id, found.store_id, texts)
 
         with _tracer.start_as_current_span("judge relevance") as span:
-            vector = await self._knowledge.query_vector(found.project_id, found.store_id, found.question)
-            found.quotes = await extract_answer(found.question, found.hits, question_vector=vector, embed=embed)
+            if await self._knowledge.judges_by_vectors(found.project_id, found.store_id):
+                vector = await self._knowledge.query_vector(found.project_id, found.store_id, found.question)
+                found.quotes = await extract_answer(found.question, found.hits, question_vector=vector, embed=embed)
+            else:
+                found.quotes = await extract_answer(found.question, found.hits)
             span.set_attribute("noria.quotes", len(found.quotes))
 
     def prompt(self, found: Found, card: ModelCard) -> list[dict[str, Any]]:

@@ -27,8 +27,9 @@ def main() -> int:
     except NoriaError as error:
         print(error, file=sys.stderr)
         return 2
-    where = {"uds": options.uds} if options.uds else {"host": "127.0.0.1", "port": options.port}
-    uvicorn.run(app, **where, log_level="warning", lifespan="off", access_log=False)
+    uvicorn.run(
+        app, uds=options.uds, host="127.0.0.1", port=options.port or 0, log_level="warning", lifespan="off", access_log=False
+    )
     return 0
 
 

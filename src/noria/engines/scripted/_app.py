@@ -68,9 +68,12 @@ class ScriptedApp:
         pieces, reason = _cut(reply, body)
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
         if chat:
-            choice["message"] = {"role": "assistant", "content": "".join(pieces) if reply.tool is None else None, "refusal": None}
-            if reply.tool is not None:
-                choice["message"]["tool_calls"] = [_call(reply)]
+            message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
+            if reply.tool is None:
+                message["content"] = "".join(pieces)
+            else:
+                message["tool_calls"] = [_call(reply)]
+            choice["message"] = message
         else:
             choice["text"] = "".join(pieces)
         kind = "chat.completion" if chat else "text_completion"
