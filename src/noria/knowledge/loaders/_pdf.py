@@ -1,7 +1,8 @@
 """PDF: text page by page through PDFium, put back into paragraphs by the geometry of its lines.
 
 Headings are told by font size, and only where that is reliable: a few short lines clearly larger than the body.
-Running heads, page numbers and the dotted lines of tables of contents are dropped, words cut at line ends are joined. Nothing is recognised from images.
+Running heads, page numbers and the dotted lines of tables of contents are dropped, words cut at line ends are joined.
+Nothing is recognised from images.
 Source: PDFium's fpdf_text.h.
 """
 
