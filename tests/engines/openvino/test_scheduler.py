@@ -180,3 +180,17 @@ def test_a_seeded_answer_does_not_depend_on_its_company() -> None:
         return mine.tokens
 
     assert tokens_of(0) == tokens_of(9)
+
+
+def test_verified_guesses_change_no_token() -> None:
+    model = tiny.paged()
+    engine = Engine(model, Limits(model.block_size, 512, 256, 8), frozenset(), lambda _: None)
+    saved = 0
+    for seed in range(4):
+        prompt = [*np.random.default_rng(seed).integers(0, 256, 20).tolist()] * 2
+        alone = Sequence(prompt, Sampling(120, temperature=0.0, top_logprobs=2))
+        got = run_engine(engine, [alone], [0])
+        agree_with_reference([alone], got)
+        assert alone.num_generated == 120
+        saved += 120 - len(got[alone.id])
+    assert saved > 0

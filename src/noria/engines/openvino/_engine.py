@@ -150,6 +150,8 @@ class Engine:
             return []
         self._steps += 1
         logits = self._model.run([_slice(item) for item in planned])
+        if planned[0].guesses:
+            return [self._verify(planned[0], logits)]
         rows: list[int] = []  # the row of each sampled sequence
         sampling: list[Sequence] = []
         prompt: dict[int, tuple[TokenLogprobs, ...]] = {}
@@ -173,6 +175,27 @@ class Engine:
             if s.id in sampled or s.id in prompt:
                 events.append(Event(s, sampled.get(s.id, ()), starts.get(s.id, 0), prompt.get(s.id, ()), s.finish))
         return events
+
+    def _verify(self, item: Scheduled, logits: Array) -> Event:
+        """Keeps guesses as long as each is the token that the model chooses there; the first other one ends them.
+
+        Row i of `logits` tells of the token after guess i - 1. The keys and values of wrong guesses are overwritten when
+        their places are computed again.
+        """
+        sequence = item.sequence
+        self.scheduler.computed([item])
+        kept: tuple[Sampled, ...] = ()
+        right = 0
+        for row, guess in zip(logits, (*item.guesses, None), strict=True):
+            (sampled,) = sample(row[None], [sequence])
+            kept += self._extend(sequence, sampled)
+            if sequence.finish is not None or sampled.token != guess:
+                break
+            right += 1
+            self.scheduler.advance(sequence, 1)
+        if sequence.lookup is not None:
+            sequence.lookup.learn(len(item.guesses), right)
+        return Event(sequence, kept, finish=sequence.finish)
 
     def _extend(self, sequence: Sequence, sampled: Sampled) -> tuple[Sampled, ...]:
         """Appends a sampled token, or ends the sequence; gives the tokens that belong to the answer."""
@@ -210,6 +233,7 @@ def _logits_from(item: Scheduled) -> int:
 def _slice(item: Scheduled) -> Slice:
     s = item.sequence
     tokens = s.tokens[s.num_computed : s.num_computed + item.count]
+    tokens += item.guesses
     return Slice(tokens, s.num_computed, s.blocks, _logits_from(item))
 
 

@@ -5,7 +5,8 @@ Knows nothing about the model, sampling or text. A step is a list of (sequence, 
    given back and it is computed again later, mostly from the prefix cache);
 2. what is left of the token budget is shared evenly by up to `MAX_PREFILLING` sequences that still read their prompt,
    so that a short prompt does not wait behind a long one;
-3. waiting sequences are admitted in order of arrival while a slot, blocks and budget are there. Nobody overtakes.
+3. waiting sequences are admitted in order of arrival while a slot, blocks and budget are there. Nobody overtakes;
+4. a greedy sequence that runs alone has guesses for its next tokens verified in the same step (`_lookup`).
 
 Invariants: a running sequence's blocks cover its computed tokens; a waiting one holds no block; `check` tests them.
 """
@@ -17,6 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from noria.engines.openvino._blocks import BlockPool, chain_digest
+from noria.engines.openvino._lookup import Lookup
 from noria.engines.openvino._sequence import FinishReason, Sequence
 from noria.errors import ContextTooLong
 
@@ -35,10 +37,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """`count` tokens of `sequence` from `num_computed` on; `samples` when the last of them is its last token."""
+    """`count` tokens of `sequence` from `num_computed` on; `samples` when the last of them is its last token.
+
+    `guesses` are computed behind them; they are not part of the sequence until verified.
+    """
 
     sequence: Sequence
     count: int
+    guesses: tuple[int, ...] = ()
 
     @property
     def samples(self) -> bool:
@@ -78,6 +84,8 @@ class Scheduler:
         if not planned or budget > 0:
             self._admit(prefilling, budget)
             planned += self._plan_prefilling(prefilling, budget)
+        if len(self.running) == len(planned) == 1 and not self.waiting:
+            planned = [self._with_guesses(planned[0], budget)]
         # Whoever was pre-empted to make room for another is not in this step.
         running = {s.id for s in self.running}
         return [item for item in planned if item.sequence.id in running]
@@ -95,6 +103,19 @@ class Scheduler:
             served = {s.sequence.id for s in planned}
             self.running.sort(key=lambda s: s.id in served)
         return planned
+
+    def _with_guesses(self, item: Scheduled, budget: int) -> Scheduled:
+        sequence, sampling = item.sequence, item.sequence.sampling
+        if item.count > 1 or not item.samples or not sampling.plainly_greedy or sequence.constraint is not None:
+            return item
+        sequence.lookup = sequence.lookup or Lookup()
+        # The token after the last guess is sampled too, so one less than what is still wanted.
+        guesses = sequence.lookup.guess(sequence.tokens, min(budget, sampling.max_tokens - sequence.num_generated - 1))
+        more = self._blocks_for(sequence.num_computed + 1 + len(guesses)) - len(sequence.blocks)
+        if not guesses or more > self.pool.num_free:
+            return item
+        sequence.blocks += [self.pool.take() for _ in range(more)]
+        return Scheduled(sequence, 1, tuple(guesses))
 
     def _grow(self, sequence: Sequence, count: int) -> bool:
         """Gives the sequence blocks for `count` more tokens, pre-empting younger ones; False when it was itself the victim."""
@@ -188,14 +209,17 @@ class Scheduler:
         return planned
 
     def computed(self, planned: list[Scheduled]) -> None:
-        """Records that the step ran: publishes blocks that became full."""
-        size = self.limits.block_size
+        """Records that the step ran: publishes blocks that became full. Guesses do not count until verified."""
         for item in planned:
-            sequence = item.sequence
-            before = sequence.num_computed // size
-            sequence.num_computed += item.count
-            for index in range(before, sequence.num_computed // size):
-                self.pool.publish(sequence.blocks[index], self._digest(sequence, index))
+            self.advance(item.sequence, item.count)
+
+    def advance(self, sequence: Sequence, count: int) -> None:
+        """`count` more of the sequence's tokens have their keys and values."""
+        size = self.limits.block_size
+        before = sequence.num_computed // size
+        sequence.num_computed += count
+        for index in range(before, sequence.num_computed // size):
+            self.pool.publish(sequence.blocks[index], self._digest(sequence, index))
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """Ends a sequence wherever it is and gives its blocks back."""

@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from noria.engines.openvino._lookup import Lookup
+
 __all__ = ["Constraint", "FinishReason", "Sampling", "Sequence", "TokenLogprobs"]
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -56,6 +58,11 @@ class Sampling:
     top_logprobs: int | None = None
 
     @property
+    def plainly_greedy(self) -> bool:
+        """Whether a token depends on the logits alone, so that guesses can be verified."""
+        return self.temperature == 0 and not self.counts_tokens and not self.logit_bias
+
+    @property
     def counts_tokens(self) -> bool:
         return bool(self.frequency_penalty or self.presence_penalty or self.repetition_penalty != 1.0)
 
@@ -91,6 +98,7 @@ class Sequence:
     finish: FinishReason | None = None
     counts: np.ndarray[Any, Any] | None = None  # int32 [V] of generated tokens, only when a penalty needs it
     seen: np.ndarray[Any, Any] | None = None  # bool [V] of prompt and generated tokens, likewise
+    lookup: Lookup | None = None  # made when the sequence first runs alone
     arrived_s: float = 0.0
     admitted_s: float = 0.0
     first_token_s: float = 0.0
