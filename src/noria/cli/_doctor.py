@@ -26,23 +26,17 @@ def register(app: typer.Typer) -> None:
         """
         from dataclasses import asdict
 
-        from rich.text import Text
-
         from ._checks import run_checks
-        from ._show import out, print_json
+        from ._show import hanging, print_json
 
         found = []
         for check in run_checks(offline=offline):
             found.append(check)
             if target().json:
                 continue
-            line = Text(f"{check.state:<5}", style=_COLOURS[check.state])
-            line.append(f"{check.name:<18}", style="bold")
-            line.append(check.found)
-            line.overflow = "fold"
-            out().print(line)
+            hanging(f"{check.state:<5}", _COLOURS[check.state], f"{check.name:<14}", check.found)
             if check.advice:
-                out().print(Text(f"{'':<5}{check.advice}", style="dim"))
+                hanging("     ", "", " " * 14, check.advice)
         if target().json:
             print_json([asdict(check) for check in found])
         if any(check.state == "fail" for check in found):

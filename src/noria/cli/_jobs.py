@@ -35,17 +35,16 @@ def list_jobs(
         print_json(rows)
         return
     columns = (
-        Column("KIND"), Column("STATUS"), Column("DONE", "right"), Column("UPDATED"), Column("ABOUT", shrink=True),
-        Column("ID", style="dim"),
+        Column("KIND"), Column("STATUS"), Column("UPDATED"), Column("ABOUT", shrink=True), Column("ID", style="dim"),
     )  # fmt: skip
-    shown = ((row["kind"], row["status"], _done(row), ago(row["updated_at"]), row["subject"], row["id"]) for row in rows)
+    shown = ((row["kind"], _status(row), ago(row["updated_at"]), row["subject"], row["id"]) for row in rows)
     table(columns, shown, empty="There are no jobs.")
 
 
-def _done(row: dict[str, Any]) -> str:
-    if not row["total"]:
-        return ""
-    return f"{row['done'] / row['total']:.0%}"
+def _status(row: dict[str, Any]) -> str:
+    if row["status"] != "running" or not row["total"]:
+        return row["status"]
+    return f"running {row['done'] / row['total']:.0%}"
 
 
 @command(jobs_app, "show")

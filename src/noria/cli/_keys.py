@@ -49,7 +49,7 @@ def list_keys() -> None:
         print_json(rows)
         return
     columns = (
-        Column("NAME", shrink=True), Column("KEY"), Column("SCOPES", shrink=True), Column("STATE"), Column("USED"),
+        Column("NAME", shrink=True), Column("SCOPES", shrink=True), Column("STATE"), Column("USED"),
         Column("ID", style="dim"),
     )  # fmt: skip
 
@@ -59,10 +59,7 @@ def list_keys() -> None:
         expires = row["expires_at"]
         return f"until {clock(expires)}" if isinstance(expires, int) else "live"
 
-    shown = (
-        (row["name"], f"{row['prefix']}…", ",".join(row["scopes"]), state(row), ago(row["last_used_at"]), row["id"])
-        for row in rows
-    )
+    shown = ((row["name"], ",".join(row["scopes"]), state(row), ago(row["last_used_at"]), row["id"]) for row in rows)
     table(columns, shown, empty="There are no API keys: only this machine is served.")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from noria import __version__
-from noria.errors import NoriaError, UpstreamError
+from noria.errors import NoriaError, NotFound, UpstreamError
 from noria.settings import Settings
 
 from ._api import Api
@@ -28,7 +28,11 @@ def pull_missing(api: Api) -> None:
     """Pulls the default models that are not on disk. Without network it says so: what is on disk still serves."""
     status = api.get("/v1/noria/status")
     for model in (status["chat_model"], status["embedding_model"]):
-        card = api.get(f"/v1/noria/models/{quote(model)}")
+        try:
+            card = api.get(f"/v1/noria/models/{quote(model)}")
+        except NotFound as error:
+            note(f"{error} (It is chat_model or embedding_model in the settings.)")
+            continue
         if card["state"] != "missing_weights":
             continue
         try:
@@ -57,16 +61,21 @@ def pull(api: Api, model: str) -> dict[str, Any]:
 
 
 def warm(api: Api) -> None:
-    """Loads both default engines, so that the first question does not wait for them."""
+    """Loads both default engines, so that the first question does not wait for them. Remote models are left alone."""
     status = api.get("/v1/noria/status")
-    chat = {"model": status["chat_model"], "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    embedding = {"model": status["embedding_model"], "input": "Hi"}
+    chat, embedding = status["chat_model"], status["embedding_model"]
+    calls: dict[str, tuple[str, dict[str, Any]]] = {
+        chat: ("/v1/noria/tokens", {"model": chat, "text": "Hi"}),  # loads the engine and leaves no trace in the list
+        embedding: ("/v1/embeddings", {"model": embedding, "input": "Hi"}),
+    }
+
+    def load(model: str) -> None:
+        if api.get(f"/v1/noria/models/{quote(model)}")["source"] == "engine":
+            path, body = calls[model]
+            api.post(path, body)
+
     with ThreadPoolExecutor(2) as pool:
-        calls = {
-            status["chat_model"]: pool.submit(api.post, "/v1/chat/completions", chat),
-            status["embedding_model"]: pool.submit(api.post, "/v1/embeddings", embedding),
-        }
-        for model, call in calls.items():
+        for model, call in {model: pool.submit(load, model) for model in calls}.items():
             try:
                 call.result()
             except NoriaError as error:

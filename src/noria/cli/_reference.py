@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from ._app import app
 
-__all__ = ["render"]
+__all__ = ["commands", "render"]
 
 _INTRO = """\
 # The command line
@@ -32,16 +32,17 @@ def render() -> str:
     """The page, as Markdown."""
     root: Any = get_command(app)
     lines = [_INTRO]
-    for path, command in _commands("noria", root):
+    for path, command in commands("noria", root):
         lines += _section(path, command)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+def commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Each command with its whole name, the groups before their members."""
     yield path, command
     for name, child in getattr(command, "commands", {}).items():
         if not child.hidden:
-            yield from _commands(f"{path} {name}", child)
+            yield from commands(f"{path} {name}", child)
 
 
 def _section(path: str, command: Any) -> Iterator[str]:

@@ -147,6 +147,16 @@ def paragraph(text: str, *, indent: int = 0, style: str = "") -> None:
         _print_line(Text(" " * indent if line else "") + line)
 
 
+def hanging(sign: str, style: str, name: str, text: str) -> None:
+    """A coloured sign, a bold name, and text that wraps under itself."""
+    from rich.text import Text
+
+    column = len(sign) + len(name)
+    for number, line in enumerate(Text(text).wrap(out(), max(out().width - column, _LEAST))):
+        line.rstrip()
+        _print_line(Text.assemble((sign, style), (name, "bold"), line) if number == 0 else Text(" " * column) + line)
+
+
 def facts(pairs: Iterable[tuple[str, str | None]]) -> None:
     """A card: names and values, the empty ones left out. Values wrap under themselves."""
     from rich.cells import cell_len

@@ -24,7 +24,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 def list_stores(limit: Limit = 100) -> None:
     """List vector stores, newest first."""
     from ._connection import connect
-    from ._show import Column, clock, print_json, size, table
+    from ._show import Column, print_json, size, table
 
     with connect() as api:
         rows = list(api.pages("/v1/vector_stores", limit=limit))
@@ -32,13 +32,9 @@ def list_stores(limit: Limit = 100) -> None:
         print_json(rows)
         return
     columns = (
-        Column("NAME", shrink=True), Column("FILES", "right"), Column("SIZE", "right"), Column("STATUS"), Column("CREATED"),
-        Column("ID", style="dim"),
+        Column("NAME", shrink=True), Column("FILES", "right"), Column("SIZE", "right"), Column("STATUS"), Column("ID", style="dim"),
     )  # fmt: skip
-    shown = (
-        (row["name"] or "(no name)", _counts(row), size(row["usage_bytes"]), row["status"], clock(row["created_at"]), row["id"])
-        for row in rows
-    )
+    shown = ((row["name"] or "(no name)", _counts(row), size(row["usage_bytes"]), row["status"], row["id"]) for row in rows)
     table(columns, shown, empty="There are no vector stores. Make one: noria ingest FOLDER --store NAME")
 
 

@@ -1,0 +1,128 @@
+"""`noria ingest` and what follows it, over a real server with models that need no weights."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from noria.cli._file_choice import Choice, find_files, path_attribute
+from noria.errors import InvalidRequest
+from tests.conftest import NoriaServer
+
+from .conftest import Run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "文档"
+    (made / "sub").mkdir(parents=True)
+    (made / ".hidden").mkdir()
+    (made / "wheel.md").write_text("# Wheels\n\nA noria lifts water.\n")
+    (made / "sub" / "水车.md").write_text("# 水车\n\n水车提水。\n")
+    (made / ".hidden" / "x.md").write_text("no")
+    (made / "picture.png").write_bytes(b"x")
+    (made / "empty.txt").touch()
+    return made
+
+
+def test_files_are_found_sorted_and_the_rest_counted(folder: Path) -> None:
+    (folder / "loop").symlink_to(folder)
+    found = find_files(Choice((folder, folder / "wheel.md")), {"md", "txt"})
+    assert [file.path.name for file in found.files] == ["水车.md", "wheel.md"]
+    assert found.skipped == Counter({".png": 1, "empty": 1})
+    assert [file.path.name for file in find_files(Choice((folder,), recursive=False, glob="wh*"), {"md"}).files] == ["wheel.md"]
+    with pytest.raises(InvalidRequest, match="does not exist"):
+        find_files(Choice((folder / "gone",)), {"md"})
+
+
+def test_a_long_path_still_fits_an_attribute_and_stays_its_own() -> None:
+    long = [Path("/" + "深" * 600 + name) for name in ("a", "b")]
+    keys = {path_attribute(path) for path in long}
+    assert len(keys) == 2
+    assert all(len(key) <= 512 for key in keys)
+
+
+def test_only_what_is_new_or_changed_is_sent(run: Run, server: NoriaServer, folder: Path) -> None:
+    def ingest(*more: str) -> dict[str, list[str]]:
+        result = run("ingest", folder, "--store", "diff", "--home", server.home, "--json", *more)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def stored() -> list[str]:
+        return sorted(
+            row["filename"] for row in json.loads(run("stores", "files", "diff", "--home", server.home, "--json").stdout)
+        )
+
+    first = ingest("--attr", "team=hydro")
+    assert len(first["added"]) == 2
+    assert first["skipped"] == {".png": 1, "empty": 1}
+    again = ingest("--attr", "team=water")
+    assert (len(again["unchanged"]), again["added"], again["replaced"]) == (2, [], [])
+    rows = json.loads(run("stores", "files", "diff", "--home", server.home, "--json").stdout)
+    assert {row["attributes"]["team"] for row in rows} == {"water"}
+
+    before = {row["filename"]: row["id"] for row in rows}
+    (folder / "wheel.md").write_text("# Wheels\n\nAn overshot wheel falls.\n")
+    (folder / "sub" / "水车.md").unlink()
+    changed = ingest()
+    assert [Path(path).name for path in changed["replaced"]] == ["wheel.md"]
+    assert stored() == ["wheel.md", "水车.md"]
+    assert run("files", "list", "--home", server.home, "--json").stdout.count(before["wheel.md"]) == 0
+    pruned = ingest("--prune")
+    assert [Path(path).name for path in pruned["removed"]] == ["水车.md"]
+    assert stored() == ["wheel.md"]
+    found = json.loads(run("search", "overshot wheel", "-s", "diff", "--home", server.home, "--json").stdout)
+    assert "overshot" in found[0]["content"][0]["text"]
+
+
+def test_a_broken_file_is_named_and_does_not_stop_the_rest(run: Run, server: NoriaServer, folder: Path) -> None:
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 no")
+    result = run("ingest", folder, "--store", "broken", "--home", server.home)
+    assert result.exit_code == 1
+    assert "2 added, 1 failed" in result.stdout
+    assert "broken.pdf: the PDF is damaged" in result.stderr
+
+
+def test_a_store_that_must_exist(run: Run, server: NoriaServer, folder: Path) -> None:
+    result = run("ingest", folder, "--store", "none", "--no-create", "--home", server.home)
+    assert result.exit_code == 1
+    assert "no vector store 'none'" in result.stderr
+
+
+def test_the_upload_stays_while_another_store_has_it(run: Run, server: NoriaServer, folder: Path) -> None:
+    run("ingest", folder / "wheel.md", "--store", "one", "--home", server.home)
+    file_id = json.loads(run("stores", "files", "one", "--home", server.home, "--json").stdout)[0]["id"]
+    with server.client() as client:
+        other = client.post("/v1/vector_stores", json={"name": "two", "file_ids": [file_id]}).json()
+    (folder / "wheel.md").write_text("Changed.")
+    run("ingest", folder / "wheel.md", "--store", "one", "--home", server.home)
+    with server.client() as client:
+        assert client.get(f"/v1/vector_stores/{other['id']}/files/{file_id}").status_code == 200
+
+
+def test_what_happened_can_be_read(run: Run, server: NoriaServer, folder: Path) -> None:
+    run("ingest", folder, "--store", "seen", "--home", server.home)
+    chat = run("chat", "scripted", "-m", "Hello", "--home", server.home)
+    assert (chat.exit_code, bool(chat.stdout.strip())) == (0, True)
+    for arguments in (
+        ("stores", "list"), ("stores", "show", "seen"), ("files", "list"), ("jobs", "list"), ("engines", "list"),
+        ("models", "list"), ("models", "show", "scripted"), ("traces", "list"), ("traces", "show"), ("traces", "stats"),
+        ("config", "credential"), ("keys", "list"), ("tokens", "Hello"), ("search", "water", "-s", "seen", "--explain"),
+    ):  # fmt: skip
+        result = run(*arguments, "--home", server.home)
+        assert result.exit_code == 0, f"{arguments}: {result.output}"
+        assert all(cell_len(line) <= 80 for line in result.stdout.splitlines()), result.stdout
+        data = run(*arguments, "--home", server.home, "--json")
+        assert json.loads(data.stdout) is not None
+
+
+def test_models_and_routes_are_added_and_removed(run: Run, server: NoriaServer) -> None:
+    added = run("models", "add", "mix", "--route", "fallback", "scripted", "openai/gpt-4o-mini", "--home", server.home)
+    assert "scripted then openai/gpt-4o-mini" in added.stdout
+    assert run("models", "try", "mix", "--home", server.home).exit_code == 0
+    assert run("models", "remove", "mix", "--yes", "--home", server.home).exit_code == 0
+    assert run("models", "show", "mix", "--home", server.home).exit_code == 1
