@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -63,7 +63,7 @@ def run_up(options: UpOptions) -> None:
         running, child = _server(settings, options, stack)
         api = Api(running.url, running.token)
         stack.callback(api.close)
-        pull_missing(api)
+        _try(lambda: pull_missing(api), child)
         warming = threading.Thread(target=warm, args=(api,), daemon=True)
         warming.start()
         console = _console(settings, running, options, stack) if settings.console else None
@@ -71,8 +71,18 @@ def run_up(options: UpOptions) -> None:
             warming.join(0.1)
             _check([child])
         print_banner(settings, running, console_url(settings.home))
-        index_docs(api)
+        _try(lambda: index_docs(api), child)
         _watch([child, *([console] if console else [])])
+
+
+def _try(step: Callable[[], None], child: Child) -> None:
+    """What may fail without taking the server down with it; when the server is what failed, that is said instead."""
+    try:
+        step()
+    except NoriaError as error:
+        wait_until(lambda: child.exit_code() is not None, timeout_s=0.5)
+        _check([child])
+        note(f"{error}")
 
 
 def _server(settings: Settings, options: UpOptions, stack: contextlib.ExitStack) -> tuple[Running, Child]:

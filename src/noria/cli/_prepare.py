@@ -48,11 +48,11 @@ def pull(api: Api, model: str) -> dict[str, Any]:
     job = api.post("/v1/noria/pulls", {"model": model})
     note(f"Pulling {model}…")
     with progress(by_bytes=True) as bar:
-        task = bar.add_task(model, total=None, detail="")
+        task = bar.add_task("queued", total=None, detail="")
         while job["status"] in {"queued", "running"}:
             detail = job["detail"]
-            shown = " ".join(part for part in (detail.get("stage"), detail.get("file")) if part)
-            bar.update(task, completed=job["done"] or 0, total=job["total"] or None, detail=shown)
+            stage, file = detail.get("stage") or job["status"], detail.get("file") or ""
+            bar.update(task, description=stage, completed=job["done"] or 0, total=job["total"] or None, detail=file)
             time.sleep(_POLL_S)
             job = api.get(f"/v1/noria/jobs/{job['id']}")
     if job["status"] != "completed":

@@ -32,7 +32,8 @@ def list_stores(limit: Limit = 100) -> None:
         print_json(rows)
         return
     columns = (
-        Column("NAME", shrink=True), Column("FILES", "right"), Column("SIZE", "right"), Column("STATUS"), Column("ID", style="dim"),
+        Column("NAME", shrink=True), Column("FILES", "right"), Column("SIZE", "right"), Column("STATUS"),
+        Column("ID", style="dim"),
     )  # fmt: skip
     shown = ((row["name"] or "(no name)", _counts(row), size(row["usage_bytes"]), row["status"], row["id"]) for row in rows)
     table(columns, shown, empty="There are no vector stores. Make one: noria ingest FOLDER --store NAME")
