@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from noria.engines.openvino._blocks import BlockPool
 from noria.engines.openvino._engine import Engine, Event
+from noria.engines.openvino._graph import build_decoder
+from noria.engines.openvino._runner import PagedModel, RunnerConfig, Slice
 from noria.engines.openvino._scheduler import Limits, Scheduler
 from noria.engines.openvino._sequence import Sampling, Sequence
 from noria.errors import ContextTooLong
@@ -194,3 +196,18 @@ def test_verified_guesses_change_no_token() -> None:
         assert alone.num_generated == 120
         saved += 120 - len(got[alone.id])
     assert saved > 0
+
+
+def test_wide_steps_share_the_cache_with_narrow_ones() -> None:
+    half = {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+    narrow = tuple({**half, "INFERENCE_PRECISION_HINT": "f32"}.items())
+    wide = tuple({**half, "INFERENCE_PRECISION_HINT": "f16"}.items())
+    graph = build_decoder(tiny.SPEC, tiny.Weights(), lambda _: "fp16")
+    model = PagedModel(graph, RunnerConfig(1 << 24, properties=narrow, wide_properties=wide))
+    model.widen()
+    prompt = np.random.default_rng(1).integers(0, 256, 100).tolist()
+    model.run([Slice(prompt[:90], 0, range(4), 90)])  # wide
+    ours = log_softmax(model.run([Slice(prompt[90:], 90, range(4), 0)]))  # narrow, on the wide step's keys
+    exact = log_softmax(forward(tiny.SPEC, tiny.Weights(), prompt))[90:]
+    assert ours == pytest.approx(exact, abs=0.1)
+    assert (ours.argmax(-1) == exact.argmax(-1)).mean() >= 0.9

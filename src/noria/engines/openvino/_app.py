@@ -49,6 +49,7 @@ class Served:
 
     engine: Engine
     maker: JobMaker
+    after: Callable[[], None]  # work that makes the model faster but that nobody should wait for
     card: dict[str, Any]  # what /v1/models says beyond OpenAI's fields
 
 
@@ -111,13 +112,15 @@ class WorkerApp:
     # Life -------------------------------------------------------------------------------------------------------
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
+        loading = threading.Thread(target=self._load_model, name="noria-load", daemon=True)
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._loop = asyncio.get_running_loop()
-                threading.Thread(target=self._load_model, name="noria-load", daemon=True).start()
+                loading.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
+                await asyncio.to_thread(loading.join, 20)  # native code must not be at work when the process ends
                 if self._served is not None:
                     await asyncio.to_thread(self._served.engine.stop)
                 await send({"type": "lifespan.shutdown.complete"})
@@ -131,6 +134,11 @@ class WorkerApp:
         except Exception as error:
             self._failure = str(error) if isinstance(error, NoriaError) else f"{type(error).__name__}: {error}"
             _log.exception("the model did not load")
+            return
+        try:
+            served.after()
+        except Exception:
+            _log.exception("the model serves, but could not be made faster")
 
     def _on_step(self, events: list[Event]) -> None:
         """Called by the engine's thread after each step."""

@@ -21,7 +21,7 @@ from noria.errors import InvalidRequest
 
 __all__ = ["JSON_STYLE", "Grammar", "GrammarConstraint", "Grammars", "bounded"]
 
-JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 _LARGEST = 2**53 - 1
@@ -82,7 +82,7 @@ class Grammars:
 
     def json_schema(self, schema: dict[str, Any] | bool, param: str) -> Grammar:
         schema = bounded(schema)
-        return self._compiled(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_style()), param)
+        return self._compiled(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON_STYLE), param)
 
     def regex(self, pattern: str, param: str) -> Grammar:
         return self._compiled(LLMatcher.grammar_from_regex(pattern), param)
@@ -104,7 +104,3 @@ class Grammars:
             code="unsupported_grammar",
             hint="Remove what is named, or check the result yourself.",
         )
-
-
-def _style() -> Any:
-    return JSON_STYLE

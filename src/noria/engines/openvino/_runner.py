@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence as Seq
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ _log = logging.getLogger(__name__)
 class RunnerConfig:
     """How the compiled model runs. Properties are OpenVINO's, chosen when the model was prepared.
 
-    Without `wide_properties` one compilation runs every step: half the memory for weights, and an answer's numbers
+    Without `wide_properties` one compilation runs every step: less memory for weights, and an answer's numbers
     depend less on what else is in the step.
     """
 
@@ -77,29 +76,43 @@ class PagedModel:
         core = ov.Core()
         model = core.read_model(str(graph)) if isinstance(graph, Path) else graph
         paged_attention_transformation(model)
-        fixed = {"PERFORMANCE_HINT": "LATENCY"}
-        if config.threads:
-            fixed["INFERENCE_NUM_THREADS"] = str(config.threads)
-        wanted = [config.properties] if config.wide_properties is None else [config.properties, config.wide_properties]
-        with ThreadPoolExecutor(len(wanted)) as pool:  # compiling uses one core each
-            compiled = list(pool.map(lambda p: core.compile_model(model, "CPU", {**fixed, **dict(p)}), wanted))
-        caches = _caches(compiled[0])
-        if _caches(compiled[-1]) != caches:  # this processor supports only one of the precisions
-            _log.warning("the wide compilation wants another cache than the narrow one; the narrow one runs every step")
-            compiled.pop()
-        self._narrow, self._wide = (c.create_infer_request() for c in (compiled[0], compiled[-1]))
+        self._core, self._paged, self._config = core, model, config
+        compiled = self._compile(config.properties)
+        self._caches = caches = _caches(compiled)
+        self._narrow = self._wide = compiled.create_infer_request()
         self.block_size = caches["value_cache.0"].shape[2]  # [blocks, heads, positions, size]
         self.block_bytes = sum(cache.block_bytes for cache in caches.values())
         self.num_blocks = max(2, config.cache_bytes // self.block_bytes)
         if config.max_blocks is not None:
             self.num_blocks = min(self.num_blocks, config.max_blocks)
         self._memory = {name: self._zeros(cache) for name, cache in caches.items()}
+        self._attach(self._narrow, caches)
+        self.vocab_size: int = compiled.output(0).get_partial_shape()[1].get_length()
+
+    def widen(self) -> None:
+        """Compiles the wide form; until then the narrow one runs every step. May run beside `run`, in another thread."""
+        properties = self._config.wide_properties
+        if properties is None:
+            return
+        compiled = self._compile(properties)
+        caches = _caches(compiled)
+        if caches != self._caches:  # this processor supports only one of the precisions
+            _log.warning("the wide compilation wants another cache than the narrow one; the narrow one runs every step")
+            return
+        request = compiled.create_infer_request()
+        self._attach(request, caches)
+        self._wide = request
+
+    def _compile(self, properties: tuple[tuple[str, str], ...]) -> ov.CompiledModel:
+        wanted = {"PERFORMANCE_HINT": "LATENCY", **dict(properties)}
+        if self._config.threads:
+            wanted["INFERENCE_NUM_THREADS"] = str(self._config.threads)
+        return self._core.compile_model(self._paged, "CPU", wanted)
+
+    def _attach(self, request: ov.InferRequest, caches: dict[str, _Cache]) -> None:
         for name, cache in caches.items():
             memory = self._memory[name]
-            tensor = ov.Tensor(memory, ov.Shape(list(memory.shape)), cache.kind)
-            self._narrow.set_tensor(name, tensor)
-            self._wide.set_tensor(name, tensor)
-        self.vocab_size: int = compiled[0].output(0).get_partial_shape()[1].get_length()
+            request.set_tensor(name, ov.Tensor(memory, ov.Shape(list(memory.shape)), cache.kind))
 
     def _zeros(self, cache: _Cache) -> Array:
         """Zeroed memory that the system hands out page by page: a large cache costs only what is used of it."""

@@ -57,7 +57,7 @@ def load(options: ServeOptions, listener: Callable[[list[Event]], None]) -> Serv
         bos=tokenizer.id_of(manifest.bos_token) if manifest.add_bos and manifest.bos_token else None,
     )
     card = {"context_length": manifest.context_length, "weight_format": manifest.weight_format}
-    return Served(engine, maker, card)
+    return Served(engine, maker, model.widen, card)
 
 
 def _text_side(folder: Path, manifest: ModelManifest) -> tuple[Tokenizer, Grammars]:

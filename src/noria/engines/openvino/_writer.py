@@ -106,6 +106,7 @@ class CompletionWriter:
         self._job = job
         self._tokenizer = tokenizer
         self._prompts = [tokenizer.decode(s.tokens[: s.num_prompt]) for s in job.sequences] if job.echo else []
+        self._echoed: set[int] = set()  # choices whose prompt has been streamed
 
     def _frame(self) -> Json:
         job = self._job
@@ -124,10 +125,6 @@ class CompletionWriter:
         if self._job.include_usage:
             chunk["usage"] = None
         return chunk
-
-    @property
-    def _echoed(self) -> set[int]:
-        return self.__dict__.setdefault("_echoed_choices", set())
 
     def usage_chunk(self, numbers: Json) -> Json:
         return {**self._frame(), "choices": [], "usage": numbers}
