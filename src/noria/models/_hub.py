@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from noria.access import CredentialStore
+from noria.access import CredentialStore, check_public_url
 from noria.engines import EngineSpec, Supervisor, WeightsStore
 from noria.errors import InvalidRequest, Unavailable
 from noria.messages import estimate_tokens, text_of
@@ -50,15 +50,19 @@ class Hub:
         self.catalogue, self.supervisor, self.weights = catalogue, supervisor, weights
         self._settings, self._credentials = settings, credentials
         self.client = WireClient()
+        self._built: dict[tuple[str, str], Model] = {}
 
     async def resolve(self, name: str, project_id: str = DEFAULT_PROJECT) -> Resolved:
         """Raises NotFound with near names."""
         card, alias = await self.catalogue.find(name, project_id)
-        return Resolved(await self._build(card, project_id), card, alias)
+        model = self._built.get((project_id, card.id))
+        if model is None or model.card is not card:  # cards are replaced, never changed
+            model = self._built[project_id, card.id] = self._build(card, project_id)
+        return Resolved(model, card, alias)
 
-    async def _build(self, card: ModelCard, project_id: str) -> Model:
+    def _build(self, card: ModelCard, project_id: str) -> Model:
         if card.source == "engine":
-            return EngineModel(card, self.supervisor, self.client, self.engine_spec)
+            return EngineModel(card, self.supervisor, self.client, self.engine_spec, public_only=self.guards(card))
         if card.source == "provider":
             return Retrying(self._provider(card, project_id))
 
@@ -81,8 +85,12 @@ class Hub:
             self.client,
             base_url=self.base_url(card, spec),
             credential=credential,
-            public_only=card.base_url is not None and not self._settings.allow_private_urls,
+            public_only=self.guards(card),
         )
+
+    def guards(self, card: ModelCard) -> bool:
+        """Whether the card's address came from a caller, who may not point it at private ones."""
+        return card.base_url is not None and card.engine in {None, "url"} and not self._settings.allow_private_urls
 
     @staticmethod
     def base_url(card: ModelCard, spec: ProviderSpec) -> str:
@@ -102,6 +110,8 @@ class Hub:
     async def engine_spec(self, card: ModelCard) -> EngineSpec:
         """How to run a local model. Raises Unavailable when its weights are not on disk."""
         if card.engine == "url":
+            if self.guards(card):  # again, not only when it was added: a name may lead elsewhere by now
+                await check_public_url(card.base_url or "", param="base_url")
             return EngineSpec(name=card.id, url=card.base_url, health_path=card.health_path)
         directory: Path | None = None
         if card.weights is not None:

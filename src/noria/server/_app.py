@@ -11,6 +11,7 @@ from noria import __version__
 from . import _chat, _completions_store, _files, _models, _noria_admin, _noria_models, _noria_traces, _responses, _vector_stores
 from ._edge import Edge
 from ._errors import install
+from ._fast_lane import FastLane
 from ._idempotency import Idempotent
 from ._root_span import RootSpan
 from ._wiring import Noria
@@ -45,4 +46,4 @@ def build_app(noria: Noria) -> Any:
         _noria_admin,
     ):
         app.include_router(module.router)
-    return Edge(RootSpan(Idempotent(app, noria), noria), noria)
+    return Edge(RootSpan(Idempotent(FastLane(app, noria), noria), noria), noria)

@@ -14,30 +14,35 @@ from noria.tracing import semconv
 
 from ._wiring import Noria
 
-__all__ = ["Admin", "Data", "Inference", "ListCursor", "NoriaDep", "Traces", "listing"]
+__all__ = ["Admin", "Data", "Inference", "ListCursor", "NoriaDep", "Traces", "identify", "listing"]
 
 
-def _noria(request: Request) -> Noria:
+# Async although they await nothing: FastAPI sends plain functions to a thread, which costs more than they do.
+async def _noria(request: Request) -> Noria:
     return request.app.state.noria
 
 
 NoriaDep = Annotated[Noria, Depends(_noria)]
 
 
+async def identify(noria: Noria, authorization: str, scope: Scope) -> Principal:
+    """The caller behind an Authorization header, counted against its rate limit and named on the request's span."""
+    kind, _, token = authorization.partition(" ")
+    principal = await noria.keys.authenticate(token.strip() if kind.lower() == "bearer" else None)
+    principal.require(scope)
+    if principal.key_id is not None:
+        noria.limiter.take(principal.key_id, principal.requests_per_minute)
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attribute(semconv.PROJECT, principal.project_id)
+        if principal.key_id is not None:
+            span.set_attribute(semconv.KEY_ID, principal.key_id)
+    return principal
+
+
 def _caller(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     async def caller(request: Request) -> Principal:
-        noria: Noria = request.app.state.noria
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        principal = await noria.keys.authenticate(token.strip() if kind.lower() == "bearer" else None)
-        principal.require(scope)
-        if principal.key_id is not None:
-            noria.limiter.take(principal.key_id, principal.requests_per_minute)
-        span = trace.get_current_span()
-        if span.is_recording():
-            span.set_attribute(semconv.PROJECT, principal.project_id)
-            if principal.key_id is not None:
-                span.set_attribute(semconv.KEY_ID, principal.key_id)
-        return principal
+        return await identify(request.app.state.noria, request.headers.get("authorization", ""), scope)
 
     return caller
 
@@ -48,7 +53,7 @@ Traces = Annotated[Principal, Depends(_caller("traces"))]
 Admin = Annotated[Principal, Depends(_caller("admin"))]
 
 
-def _cursor(
+async def _cursor(
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     order: Literal["asc", "desc"] = "desc",
     after: Annotated[str | None, Query(max_length=256)] = None,

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from noria.errors import InvalidRequest, NoriaError, UnsupportedField
 
-__all__ = ["ERROR_RESPONSES", "error_bytes", "error_response", "install"]
+__all__ = ["ERROR_RESPONSES", "bug_response", "error_bytes", "error_response", "explain", "http_error_response", "install"]
 
 _log = logging.getLogger("noria.server")
 
@@ -86,20 +86,26 @@ def install(app: FastAPI) -> None:
         message = {
             404: f"Unknown route: {request.method} {request.url.path}.",
             405: f"{request.url.path} has no {request.method}.",
-        }.get(error.status_code, str(error.detail))
-        body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-        return Response(orjson.dumps({"error": body}), error.status_code, dict(error.headers or {}), "application/json")
+        }.get(error.status_code)
+        return http_error_response(error, message)
 
     @app.exception_handler(Exception)
     async def on_bug(_: Request, error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
-        _log.exception("A bug", exc_info=error)
-        body = {
-            "message": "Noria failed in an unexpected way; its log says more.",
-            "type": "server_error",
-            "param": None,
-            "code": None,
-        }
-        return Response(orjson.dumps({"error": body}), 500, None, "application/json")
+        return bug_response(error)
+
+
+def http_error_response(error: HTTPException, message: str | None = None) -> Response:
+    """An error of the framework's own kind, in OpenAI's shape."""
+    body = {"message": message or str(error.detail), "type": "invalid_request_error", "param": None, "code": None}
+    return Response(orjson.dumps({"error": body}), error.status_code, dict(error.headers or {}), "application/json")
+
+
+def bug_response(error: Exception) -> Response:
+    """What a failure that nobody expected answers; the log has its traceback."""
+    _log.error("A bug", exc_info=error)
+    message = "Noria failed in an unexpected way; its log says more."
+    body = {"message": message, "type": "server_error", "param": None, "code": None}
+    return Response(orjson.dumps({"error": body}), 500, None, "application/json")
 
 
 def _refused(request: Request) -> Mapping[str, str]:

@@ -39,7 +39,7 @@ async def ingest_spans(request: Request, caller: Traces, noria: NoriaDep) -> Res
     return Response(reply.body, media_type=reply.content_type)
 
 
-def _filter(
+async def _filter(
     caller: Traces,
     request: Request,
     since: Annotated[float | None, Query(alias="from", description="Unix seconds, included")] = None,
