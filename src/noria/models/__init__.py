@@ -6,7 +6,7 @@ from ._hub import Hub, Resolved
 from ._prices import cost_usd, read_usage
 from ._protocol import Call, Model, Operation, Reply
 from ._routes import Retry, Retrying, Route
-from ._sse import SSEDecoder, chunks, stream_error
+from ._sse import SSEDecoder, WholeEvents, chunks, is_stream_error, stream_error
 from ._traced import Observed, call_model
 from ._wire import WireClient
 
@@ -30,11 +30,13 @@ __all__ = [
     "RouteTarget",
     "SSEDecoder",
     "Usage",
+    "WholeEvents",
     "WireClient",
     "builtin_providers",
     "call_model",
     "chunks",
     "cost_usd",
+    "is_stream_error",
     "read_usage",
     "stream_error",
 ]

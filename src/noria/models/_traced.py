@@ -6,6 +6,7 @@ tracing as it is, to be read outside the event loop.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -147,19 +148,24 @@ class _Watcher:
         span.end()
 
 
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+
+
 def _stream_usage(raw: bytes) -> dict[str, Any] | None:
     """The `usage` of the last event that has one. Looked for from the end: it is in the last or the last but one."""
-    at = raw.rfind(b'"usage":{')
-    if at < 0:
-        at = raw.rfind(b'"usage": {')
-    if at < 0:
-        return None
-    start = raw.rfind(b"data:", 0, at) + 5
-    end = raw.find(b"\n", at)
-    try:
-        return orjson.loads(raw[start : end if end > 0 else None])["usage"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
+    end = len(raw)
+    for _ in range(8):
+        start = max(raw.rfind(b"\ndata:", 0, end), raw.rfind(b"\rdata:", 0, end))
+        event = raw[start + 1 : end].removeprefix(b"data:")
+        if _USAGE.search(event):
+            try:
+                return orjson.loads(event.partition(b"\n\n")[0].partition(b"\r\n\r\n")[0])["usage"]
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                return None
+        if start < 0:
+            return None
+        end = start
+    return None
 
 
 def _body_usage(raw: bytes) -> dict[str, Any] | None:
