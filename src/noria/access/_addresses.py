@@ -15,6 +15,8 @@ from noria.errors import InvalidRequest
 
 __all__ = ["check_public_url"]
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # a gateway turns such an address into the IPv4 one in its last bits
+
 
 async def check_public_url(url: str, *, param: str, allow_private: bool = False) -> list[str]:
     """The addresses behind `url`, all public. Raises InvalidRequest naming the address that is not.
@@ -52,6 +54,8 @@ def _is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64:
+            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if embedded is not None:
             ip = embedded
     return ip.is_global and not ip.is_multicast and not ip.is_reserved

@@ -62,7 +62,7 @@ class ModelCard(BaseModel):
         default=None, description="For engine = scripted: a TOML file on the server; see noria.engines.scripted."
     )
     weights: str | None = Field(default=None, description="Recipe of the weights to pull, for the built-in engines.")
-    health_path: str = "/health"
+    health_path: str = Field(default="/health", pattern=r"^/[^@\s]*$")
     memory_mb: int = Field(default=1024, ge=1)
 
     route: RouteSpec | None = None

@@ -27,8 +27,11 @@ class EngineModel:
         supervisor: Supervisor,
         client: WireClient,
         ready: Callable[[ModelCard], Awaitable[EngineSpec]],
+        *,
+        public_only: bool = False,
     ) -> None:
         self._card, self._supervisor, self._client, self._ready = card, supervisor, client, ready
+        self._public_only = public_only
 
     @property
     def card(self) -> ModelCard:
@@ -54,6 +57,7 @@ class EngineModel:
                 headers=call.headers,
                 socket_path=str(endpoint.socket_path) if endpoint.socket_path else None,
                 generation=endpoint.generation,
+                public_only=self._public_only,
                 local=True,
             )
             answer = await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)

@@ -13,11 +13,11 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from noria.access import check_public_url
 from noria.errors import (
@@ -34,6 +34,7 @@ from noria.errors import (
 __all__ = ["Answer", "Target", "WireClient"]
 
 _MAX_ERROR_BYTES = 64 * 1024
+_MAX_ANSWER_BYTES = 256 * 1024 * 1024  # what one answer may cost in memory; the largest batch of embeddings is a tenth of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +87,23 @@ class WireClient:
     def __init__(self, *, connect_timeout_s: float = 10.0) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._sessions: dict[str, aiohttp.ClientSession] = {}
-        self._generations: dict[str, int] = {}
+        self._places: dict[str, tuple[str | None, bool, int]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def _session(self, target: Target) -> aiohttp.ClientSession:
-        key = target.socket_path or ("public" if target.public_only else "any")
+        # An engine has connections of its own: those of its last life are dropped, and nobody else's.
+        key = f"engine {target.label}" if target.local else "public" if target.public_only else "any"
+        place = (target.socket_path, target.public_only, target.generation if target.local else 0)
         session = self._sessions.get(key)
-        if session is not None and self._generations.get(key) != target.generation:
+        if session is not None and self._places[key] != place:
             task = asyncio.ensure_future(session.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
             session = None
         if session is None or session.closed:
-            if target.socket_path:
-                connector: aiohttp.BaseConnector = aiohttp.UnixConnector(target.socket_path, limit=0)
-            else:
-                resolver = _PublicResolver() if target.public_only else None
-                connector = aiohttp.TCPConnector(limit=0, resolver=resolver, ttl_dns_cache=60, keepalive_timeout=60)
-            session = aiohttp.ClientSession(
-                connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar(), trust_env=not target.socket_path
-            )
+            session = _new_session(target)
             self._sessions[key] = session
-            self._generations[key] = target.generation
+            self._places[key] = place
         return session
 
     async def post(self, target: Target, body: bytes, *, timeout_s: float, stream: bool) -> Answer:
@@ -121,7 +117,7 @@ class WireClient:
                 target.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
             )
         except TimeoutError:
-            raise UpstreamTimeout(f"{target.label} did not answer within {timeout_s:.0f} s.", retry_after_s=5) from None
+            raise _too_slow(target, timeout_s) from None
         except NoriaError:
             raise
         except (aiohttp.ClientError, OSError) as error:
@@ -133,7 +129,12 @@ class WireClient:
                 text = b""
             response.close()
             raise _explain(target, response.status, text, response.headers.get("retry-after"))
-        return await _begin(target, response, stream=stream)
+        if not stream:
+            return _answer(target, response)
+        try:
+            return await _begin(target, response)
+        except TimeoutError:
+            raise _too_slow(target, timeout_s) from None
 
     async def get_json(self, target: Target, *, timeout_s: float = 10.0) -> Any:
         timeout = aiohttp.ClientTimeout(total=timeout_s)
@@ -156,27 +157,43 @@ class WireClient:
         self._sessions.clear()
 
 
-async def _begin(target: Target, response: aiohttp.ClientResponse, *, stream: bool) -> Answer:
+def _new_session(target: Target) -> aiohttp.ClientSession:
+    if target.socket_path:
+        connector: aiohttp.BaseConnector = aiohttp.UnixConnector(target.socket_path, limit=0)
+    else:
+        resolver = _PublicResolver() if target.public_only else None
+        connector = aiohttp.TCPConnector(limit=0, resolver=resolver, ttl_dns_cache=60, keepalive_timeout=60)
+    return aiohttp.ClientSession(
+        connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar(), trust_env=not target.local
+    )
+
+
+async def _begin(target: Target, response: aiohttp.ClientResponse) -> Answer:
+    """A streamed answer whose first piece has come."""
+    try:
+        first = await anext(response.content.iter_any(), b"")
+    except BaseException as error:
+        response.close()
+        if isinstance(error, (aiohttp.ClientError, OSError)) and not isinstance(error, TimeoutError):
+            raise _unreachable(target, error) from None
+        raise
+    return _answer(target, response, first)
+
+
+def _answer(target: Target, response: aiohttp.ClientResponse, first: bytes = b"") -> Answer:
     async def close() -> None:
         response.close()
-
-    body = response.content.iter_any()
-    first = b""
-    if stream:
-        try:
-            first = await anext(body, b"")
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            response.close()
-            raise _unreachable(target, error) from None
-        except asyncio.CancelledError:
-            response.close()
-            raise
 
     async def pieces() -> AsyncIterator[bytes]:
         if first:
             yield first
+        size = len(first)
         try:
-            async for piece in body:
+            async for piece in response.content.iter_any():
+                size += len(piece)
+                if size > _MAX_ANSWER_BYTES:
+                    response.close()
+                    raise UpstreamError(f"{target.label} sent more than {_MAX_ANSWER_BYTES // 2**20} MiB for one answer.")
                 yield piece
         except TimeoutError:
             raise UpstreamTimeout(f"{target.label} stopped in the middle of its answer.") from None
@@ -187,10 +204,15 @@ async def _begin(target: Target, response: aiohttp.ClientResponse, *, stream: bo
 
 
 async def _refuse_private_literal(url: str) -> None:
-    host = urlsplit(url).hostname or ""
+    """Addresses are not resolved, so the resolver never sees them. The host is read as the client will read it."""
+    host = URL(url).host or ""
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(host)
-        await check_public_url(url, param="base_url")
+        await check_public_url(f"http://[{host}]" if ":" in host else f"http://{host}", param="base_url")
+
+
+def _too_slow(target: Target, timeout_s: float) -> UpstreamTimeout:
+    return UpstreamTimeout(f"{target.label} did not answer within {timeout_s:.0f} s.", retry_after_s=5)
 
 
 def _unreachable(target: Target, error: Exception, *, begun: bool = False) -> NoriaError:
