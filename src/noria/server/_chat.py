@@ -17,7 +17,18 @@ from fastapi.responses import Response
 from opentelemetry import trace
 
 from noria.access import Principal
-from noria.models import Call, ModelCard, Observed, Operation, Reply, call_model
+from noria.errors import UpstreamError
+from noria.models import (
+    Call,
+    ModelCard,
+    Observed,
+    Operation,
+    Reply,
+    WholeEvents,
+    call_model,
+    is_stream_error,
+    stream_error,
+)
 from noria.store import new_id
 from noria.tracing import attach_payload, semconv
 
@@ -25,7 +36,7 @@ from ._chat_bodies import ChatBody, CompletionBody, EmbeddingBody
 from ._completions_store import StoredCall
 from ._deps import Inference, NoriaDep
 from ._routers import new_router
-from ._streams import EventStream
+from ._streams import EventStream, while_connected
 from ._wiring import Noria
 
 __all__ = ["router"]
@@ -54,19 +65,19 @@ async def create_chat_completion(body: ChatBody, request: Request, caller: Infer
         stored = StoredCall(
             noria.database, caller.project_id, body.model_dump(exclude_unset=True, by_alias=True), body.metadata or {}
         )
-    return await _answer(_Ask("chat", body.model, forward, body.safety_identifier or body.user, stored), caller, noria)
+    return await _answer(_Ask("chat", body.model, forward, body.safety_identifier or body.user, stored), request, caller, noria)
 
 
 @router.post("/v1/completions", summary="Create a completion")
-async def create_completion(body: CompletionBody, caller: Inference, noria: NoriaDep) -> Response:
+async def create_completion(body: CompletionBody, request: Request, caller: Inference, noria: NoriaDep) -> Response:
     forward = body.model_dump(exclude_unset=True, by_alias=True, exclude=_OWN)
-    return await _answer(_Ask("completion", body.model, forward, body.user), caller, noria)
+    return await _answer(_Ask("completion", body.model, forward, body.user), request, caller, noria)
 
 
 @router.post("/v1/embeddings", summary="Create embeddings")
-async def create_embedding(body: EmbeddingBody, caller: Inference, noria: NoriaDep) -> Response:
+async def create_embedding(body: EmbeddingBody, request: Request, caller: Inference, noria: NoriaDep) -> Response:
     forward = body.model_dump(exclude_unset=True, by_alias=True, exclude=_OWN)
-    return await _answer(_Ask("embedding", body.model, forward, body.user), caller, noria)
+    return await _answer(_Ask("embedding", body.model, forward, body.user), request, caller, noria)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,7 @@ class _Ask:
     stored: StoredCall | None = None
 
 
-async def _answer(ask: _Ask, caller: Principal, noria: Noria) -> Response:
+async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) -> Response:
     span = trace.get_current_span()
     if span.is_recording():
         attach_payload(span, input={**ask.body, **({"metadata": ask.stored.metadata} if ask.stored else {})})
@@ -90,7 +101,9 @@ async def _answer(ask: _Ask, caller: Principal, noria: Noria) -> Response:
     )
     slot = noria.admission.enter()
     try:
-        reply, observed = await call_model(resolved, call)
+        async with while_connected(request):
+            reply, observed = await call_model(resolved, call)
+            raw = b"" if call.stream else await reply.read()
     except BaseException:
         slot.leave()
         raise
@@ -103,10 +116,7 @@ async def _answer(ask: _Ask, caller: Principal, noria: Noria) -> Response:
             await reply.close()
 
         return EventStream(relay.pieces(), close, headers)
-    try:
-        raw = await reply.read()
-    finally:
-        slot.leave()
+    slot.leave()
     raw = _own_names(raw, ask, reply.card)
     if ask.stored is not None:
         await ask.stored.save(orjson.loads(raw), reply.card.id)
@@ -115,7 +125,14 @@ async def _answer(ask: _Ask, caller: Principal, noria: Noria) -> Response:
 
 def _own_names(raw: bytes, ask: _Ask, card: ModelCard) -> bytes:
     """The answer under our id and the card's name; nothing else of it is touched."""
-    body: dict[str, Any] = orjson.loads(raw)
+    try:
+        body: Any = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict):
+        raise UpstreamError(f"{card.id} answered with something that is not a JSON object.")
+    if is_stream_error(body):
+        raise stream_error(body["error"])
     body["model"] = card.id
     if ask.operation != "embedding":
         body["id"] = new_id(_PREFIX[ask.operation])
@@ -125,62 +142,88 @@ def _own_names(raw: bytes, ask: _Ask, card: ModelCard) -> bytes:
     return orjson.dumps(body)
 
 
-_NAME = re.compile(rb'"(id|model)"\s*:\s*("(?:[^"\\]|\\.)*")')
+_NAME = re.compile(rb'"(id|model)"\s*:\s*"(?:[^"\\]|\\.)*"')
+_DONE = re.compile(rb"^data: ?\[DONE\][^\n]*\n", re.MULTILINE)
+_ERROR = re.compile(rb'^data: ?\{\s*"error"\s*:\s*[^n\s]', re.MULTILINE)
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
 class _Relay:
     """A stream on its way through: our id and model in every chunk, the usage chunk only if asked for.
 
-    With `store`, the last event is held back until the completion is durable.
+    With `store`, the last event is held back until the completion is durable. A stream that ends before its `[DONE]` is one
+    that failed, and says so.
     """
 
     def __init__(self, ask: _Ask, reply: Reply, observed: Observed, *, wants_usage: bool) -> None:
         self._ask, self._reply, self._observed, self._wants_usage = ask, reply, observed, wants_usage
-        self._id = new_id(_PREFIX[ask.operation])
+        self._own = {
+            b"id": b'"id":' + orjson.dumps(new_id(_PREFIX[ask.operation])),
+            b"model": b'"model":' + orjson.dumps(reply.card.id),
+        }
         self._kept: list[bytes] = []
-        self._swaps: list[tuple[bytes, bytes]] = []
+        self._swaps: tuple[tuple[bytes, bytes], ...] = ()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        rest = done = b""
+        whole = WholeEvents()
+        done = failed = False
         async for given in self._reply.pieces:
-            events, rest = _whole_events(rest + given if rest else given)
-            if not events:
+            events = whole.feed(given)
+            if not events or done:
                 continue
-            events = self._rename(events)
-            if not self._wants_usage and b'"usage":{' in events:
+            if b"[DONE]" in events and (end := _DONE.search(events)) is not None:
+                events, done = events[: end.start()], True
+            if not self._wants_usage and b'"usage"' in events and _USAGE.search(events):
                 events = _without_usage(events)
-            if (at := events.rfind(b"data: [DONE]")) >= 0:
-                events, done = events[:at], b"data: [DONE]\n\n"
             if events:
+                failed = failed or (b'"error"' in events and _ERROR.search(events) is not None)
+                events = self._rename(events)
                 if self._ask.stored is not None:
                     self._kept.append(events)
                 yield events
-        if self._ask.stored is not None and done:
-            await self._ask.stored.save_stream(b"".join(self._kept), self._id, self._reply.card.id, self._observed.usage)
-        if rest or done:
-            yield rest + done
+        if not done:
+            if failed:
+                return
+            raise UpstreamError(f"{self._reply.card.id} stopped in the middle of its answer.", code="stream_cut")
+        if self._ask.stored is not None:
+            identity = orjson.loads(self._own[b"id"].partition(b":")[2])
+            await self._ask.stored.save_stream(b"".join(self._kept), identity, self._reply.card.id, self._observed.usage)
+        yield b"data: [DONE]\n\n"
 
-    def _rename(self, piece: bytes) -> bytes:
-        if not self._swaps:
-            own = {b"id": self._id, b"model": self._reply.card.id}
-            for match in _NAME.finditer(piece, 0, 4096):
-                if (name := own.pop(match[1], None)) is not None:  # the first of each: the chunk's own, not a tool call's
-                    self._swaps.append((match[0], b'"' + match[1] + b'":' + orjson.dumps(name)))
-        for old, new in self._swaps:
-            piece = piece.replace(old, new)
-        return piece
+    def _rename(self, events: bytes) -> bytes:
+        """Where every event has the names that the one before had, two replacements do; else each is looked at."""
+        count = events.count(b"\n\n")
+        if self._swaps and all(events.count(old) == count for old, _ in self._swaps):
+            for old, new in self._swaps:
+                events = events.replace(old, new)
+            return events
+        return b"\n\n".join([self._rename_one(event) if event else event for event in events.split(b"\n\n")])
+
+    def _rename_one(self, event: bytes) -> bytes:
+        at = event.find(b'"choices"')
+        head = event[: at if at >= 0 else len(event)]  # ids after that are of tool calls
+        found = {match[1]: match[0] for match in _NAME.finditer(head)}
+        if len(found) == 2 and len(_NAME.findall(head)) == 2:
+            self._swaps = tuple((old, self._own[name]) for name, old in found.items())
+            return _NAME.sub(lambda match: self._own[match[1]], head) + event[len(head) :]
+        return self._rename_slowly(event)
+
+    def _rename_slowly(self, event: bytes) -> bytes:
+        """For events whose names stand elsewhere, or are missing."""
+        lines = event.split(b"\n")
+        for place, line in enumerate(lines):
+            try:
+                body: Any = orjson.loads(line[5:]) if line.startswith(b"data:") else None
+            except orjson.JSONDecodeError:
+                continue
+            if isinstance(body, dict) and "choices" in body:
+                own = {name.decode(): orjson.loads(text.partition(b":")[2]) for name, text in self._own.items()}
+                lines[place] = b"data: " + orjson.dumps({**body, **own})
+        return b"\n".join(lines)
 
 
-def _whole_events(piece: bytes) -> tuple[bytes, bytes]:
-    """What is whole of a piece, and the rest: a name must not be cut in two, and a usage event is dropped whole."""
-    end = piece.rfind(b"\n\n")
-    if end < 0 and b"\r\n\r\n" in piece:
-        piece = piece.replace(b"\r\n", b"\n")
-        end = piece.rfind(b"\n\n")
-    return (piece[: end + 2], piece[end + 2 :]) if end >= 0 else (b"", piece)
-
-
-def _without_usage(piece: bytes) -> bytes:
+def _without_usage(events: bytes) -> bytes:
     """Drops events that carry usage and no choices (the caller did not ask for them)."""
-    events = piece.split(b"\n\n")
-    return b"\n\n".join(event for event in events if not (b'"usage":{' in event and b'"choices":[]' in event))
+    kept = [event for event in events.split(b"\n\n") if not (_NO_CHOICES.search(event) and _USAGE.search(event))]
+    return b"\n\n".join(kept)

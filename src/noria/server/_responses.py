@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import Query
+from fastapi import Query, Request
 from fastapi.responses import Response
 from opentelemetry import trace
 
@@ -17,7 +17,7 @@ from noria.tracing import attach_payload
 
 from ._deps import Data, Inference, NoriaDep
 from ._routers import new_router
-from ._streams import EventStream, sse
+from ._streams import EventStream, sse, while_connected
 
 __all__ = ["router"]
 
@@ -25,7 +25,7 @@ router = new_router("Responses")
 
 
 @router.post("/v1/responses", summary="Create a response")
-async def create_response(body: ResponseRequest, caller: Inference, noria: NoriaDep) -> Response:
+async def create_response(body: ResponseRequest, request: Request, caller: Inference, noria: NoriaDep) -> Response:
     span = trace.get_current_span()
     attach_payload(span, input=body.model_dump(exclude_unset=True, by_alias=True))
     slot = noria.admission.enter()
@@ -50,8 +50,9 @@ async def create_response(body: ResponseRequest, caller: Inference, noria: Noria
         return EventStream(pieces(), close)
     last: Event = {}
     try:
-        async for event in events:
-            last = event
+        async with while_connected(request):
+            async for event in events:
+                last = event
     finally:
         await close()
     attach_payload(span, output=last["response"])

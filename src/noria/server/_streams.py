@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from noria.errors import NoriaError
+from noria.errors import NoriaError, UpstreamError
 
 from ._errors import error_bytes
 
-__all__ = ["EventStream", "sse", "sse_error"]
+__all__ = ["EventStream", "sse", "sse_error", "while_connected"]
+
+_log = logging.getLogger("noria.server")
 
 
 def sse(data: bytes, event: str | None = None) -> bytes:
@@ -45,32 +50,61 @@ class EventStream(Response):
         self._sent_headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sender = asyncio.current_task()
-        assert sender is not None
-        gone = False
-
-        async def watch() -> None:
-            nonlocal gone
-            while True:
-                if (await receive())["type"] == "http.disconnect":
-                    gone = True
-                    sender.cancel()
-                    return
-
-        watcher = asyncio.ensure_future(watch())
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self._sent_headers})
-            try:
-                async for piece in self._pieces:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except NoriaError as error:
-                await send({"type": "http.response.body", "body": sse_error(error), "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except asyncio.CancelledError:
-            if not gone:
-                raise
-            sender.uncancel()
+            async with _cancelled_when_gone(receive) as client:
+                await send({"type": "http.response.start", "status": 200, "headers": self._sent_headers})
+                try:
+                    async for piece in self._pieces:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                except NoriaError as error:
+                    await self._fail(error, scope, send)
+                except Exception:
+                    _log.exception("A bug, in the middle of a stream")
+                    await self._fail(UpstreamError("Noria failed in the middle of this answer; its log says more."), scope, send)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if client.gone:
+                scope["noria.error"] = "client_gone"
         finally:
-            watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(self._close())
+
+    @staticmethod
+    async def _fail(error: NoriaError, scope: Scope, send: Send) -> None:
+        """Whoever looks at the status alone would take this for a success."""
+        scope["noria.error"] = error.code or type(error).__name__
+        await send({"type": "http.response.body", "body": sse_error(error), "more_body": True})
+
+
+class _Client:
+    gone = False
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_when_gone(receive: Receive) -> AsyncGenerator[_Client]:
+    """Ends the block early, silently, when the client leaves; the request's body must have been read."""
+    client, task = _Client(), asyncio.current_task()
+    assert task is not None
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        client.gone = True
+        task.cancel()
+
+    watcher = asyncio.ensure_future(watch())
+    try:
+        yield client
+    except asyncio.CancelledError:
+        if not client.gone or task.uncancel() > 0:
+            raise
+    finally:
+        watcher.cancel()
+
+
+@contextlib.asynccontextmanager
+async def while_connected(request: Request) -> AsyncGenerator[None]:
+    """Stops the work in the block when its client has left: nobody would read the answer."""
+    async with _cancelled_when_gone(request.receive) as client:
+        yield
+    if client.gone:
+        raise HTTPException(499, "The client closed the connection.")
