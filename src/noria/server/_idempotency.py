@@ -1,16 +1,18 @@
 """Idempotency-Key on POST: the same key and body answer the same bytes, and the work is done once.
 
 The first call claims the key in the database before it runs; a second one that arrives meanwhile gets 409. Answers are kept a
-day; failures of ours (5xx) and answers over 8 MiB free the key. Shape: IETF draft-ietf-httpapi-idempotency-key-header.
+day; what may pass (5xx, 409, 429, a stream that broke off) and answers over 8 MiB free the key. Shape: IETF draft-ietf-httpapi-idempotency-key-header.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete
+from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 
 from noria.access import Principal
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Idempotent"]
 
 _KEEP_S = 86_400
-_STUCK_S = 900  # a claim older than this is of a call that died
+_PASSING = {408, 409, 429, 499}
 _MAX_BYTES = 8 * 1024 * 1024
 
 
@@ -66,33 +68,41 @@ class Idempotent:
         try:
             await self._app(scope, _replayed(body, receive), answer)
         finally:
-            await self._settle(caller, key, answer)
+            kept = answer.complete and answer.status < 500 and answer.status not in _PASSING and "noria.error" not in scope
+            await asyncio.shield(self._settle(caller, key, answer if kept else None))
 
     async def _claim(self, caller: Principal, key: str, digest: str) -> Idempotency | None:
         """None when the key is now ours; the kept answer when there is one."""
         now = int(time.time())
+        # A claim from before this process is of a call that died with the last one.
+        oldest_claim = int(self._noria.started_at)
         async with self._noria.database.write() as session:
             row = await session.get(Idempotency, (caller.project_id, key))
-            if row is not None and row.created_at < now - (_KEEP_S if row.status else _STUCK_S):
+            if row is not None and row.created_at < (now - _KEEP_S if row.status else oldest_claim):
                 await session.delete(row)
                 await session.flush()
                 row = None
             if row is None:
-                session.add(Idempotency(project_id=caller.project_id, key=key, request_sha256=digest))
-                await session.execute(delete(Idempotency).where(Idempotency.created_at < now - _KEEP_S))
-                return None
+                try:
+                    async with session.begin_nested():
+                        session.add(Idempotency(project_id=caller.project_id, key=key, request_sha256=digest))
+                except IntegrityError:  # PostgreSQL: another call was quicker
+                    row = await session.get_one(Idempotency, (caller.project_id, key))
+                else:
+                    await session.execute(delete(Idempotency).where(Idempotency.created_at < now - _KEEP_S))
+                    return None
         if row.request_sha256 != digest:
             raise Conflict(f"The Idempotency-Key {key!r} was used with another request.", param="Idempotency-Key")
         if row.status is None:
             raise Conflict(f"The call with the Idempotency-Key {key!r} is still running.", hint="Wait for it, then ask again.")
         return row
 
-    async def _settle(self, caller: Principal, key: str, answer: _Recorder) -> None:
+    async def _settle(self, caller: Principal, key: str, answer: _Recorder | None) -> None:
         async with self._noria.database.write() as session:
             row = await session.get(Idempotency, (caller.project_id, key))
             if row is None:
                 return
-            if answer.complete and answer.status < 500 and answer.body is not None:
+            if answer is not None and answer.body is not None:
                 row.status, row.media_type, row.body = answer.status, answer.media_type, bytes(answer.body)
             else:
                 await session.delete(row)
