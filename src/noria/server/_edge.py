@@ -85,7 +85,8 @@ def _require_loopback(scope: Scope, headers: dict[bytes, bytes]) -> None:
     if host and not _is_loopback(_hostname(host)):
         raise PermissionDenied(f"The Host header {host!r} is not this machine's.", hint="Use 127.0.0.1, or create an API key.")
     origin = headers.get(b"origin", b"").decode("latin-1")
-    if origin and not _is_loopback(_hostname(origin.partition("://")[2])):
+    page = _hostname(origin.partition("://")[2])  # empty for `null`: a sandboxed frame or a file of anyone's
+    if origin and not (page and _is_loopback(page)):
         raise PermissionDenied(f"Pages of {origin} may not call Noria while it has no API key.")
 
 
