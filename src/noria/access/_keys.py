@@ -6,6 +6,7 @@ once in this process. Without any key Noria serves loopback only, and everyone t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import time
@@ -15,7 +16,7 @@ from typing import Literal, get_args
 
 from sqlalchemy import func, select
 
-from noria.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
+from noria.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied, Unavailable
 from noria.store import DEFAULT_PROJECT, ApiKey, Cursor, Database, Page, new_id, page
 
 __all__ = ["SCOPES", "IssuedKey", "Keys", "Principal", "Scope"]
@@ -101,9 +102,10 @@ class Keys:
                 f"The API key {shown} is not known or was revoked.", hint="`noria keys list` shows the live ones."
             )
         if row.last_used_at is None or row.last_used_at < time.time() - _TOUCH_S:
-            async with self._database.write() as session:
-                if (live := await session.get(ApiKey, row.id)) is not None:
-                    live.last_used_at = int(time.time())
+            with contextlib.suppress(Unavailable):  # a full disk must not lock everyone out
+                async with self._database.write() as session:
+                    if (live := await session.get(ApiKey, row.id)) is not None:
+                        live.last_used_at = int(time.time())
         rpm = self._default_rpm if row.requests_per_minute is None else row.requests_per_minute
         return Principal(row.project_id, row.id, frozenset(map(str, row.scopes)), rpm), row.expires_at
 
