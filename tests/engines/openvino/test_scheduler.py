@@ -209,5 +209,6 @@ def test_wide_steps_share_the_cache_with_narrow_ones() -> None:
     model.run([Slice(prompt[:90], 0, range(4), 90)])  # wide
     ours = log_softmax(model.run([Slice(prompt[90:], 90, range(4), 0)]))  # narrow, on the wide step's keys
     exact = log_softmax(forward(tiny.SPEC, tiny.Weights(), prompt))[90:]
-    assert ours == pytest.approx(exact, abs=0.1)
+    divergence = (np.exp(exact) * (exact - ours)).sum(-1)  # half-precision keys: close, not equal
+    assert divergence.max() < 0.01
     assert (ours.argmax(-1) == exact.argmax(-1)).mean() >= 0.9
