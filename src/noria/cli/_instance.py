@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import signal
 import socket
 import sys
@@ -70,7 +71,7 @@ def run_up(options: UpOptions) -> None:
         while warming.is_alive():
             warming.join(0.1)
             _check([child])
-        print_banner(settings, running, console_url(settings.home))
+        print_banner(settings, running, console_url(settings.home), keys=api.get("/v1/noria/status")["keys_required"])
         _try(lambda: index_docs(api), child)
         _watch([child, *([console] if console else [])])
 
@@ -153,6 +154,7 @@ def _until_stopped() -> Generator[None, None, None]:
     def stop(number: int, frame: object) -> NoReturn:
         for each in numbers:  # once is enough; children are given their time, or see Child.stop
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN)
+        os.write(2, b"\nStopping...\n")  # not print: the signal may have come in the middle of one
         raise _Stopped
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from noria import __version__
 from noria.errors import NoriaError, NotFound, UpstreamError
 from noria.settings import Settings
 
@@ -83,24 +83,23 @@ def warm(api: Api) -> None:
 
 
 def index_docs(api: Api) -> None:
-    """Noria's own documentation as a vector store: the first time, and after an upgrade the pages that changed."""
+    """Noria's own documentation as a vector store: all of it the first time, later the pages that have changed."""
     from ._file_choice import Found, LocalFile
     from ._ingesting import Plan, ingest
 
     folder = docs_folder()
     if folder is None:
         return
-    store = api.find(f"/v1/vector_stores/{DOCS_STORE}")
-    if store is not None and store["metadata"].get("noria_version") == __version__ and not store["file_counts"]["in_progress"]:
-        return
-    note(f"Indexing Noria's documentation as the vector store {DOCS_STORE}…")
+    if api.find(f"/v1/vector_stores/{DOCS_STORE}") is None:
+        note(f"Indexing Noria's documentation as the vector store {DOCS_STORE}…")
+        api.post("/v1/vector_stores", {"name": DOCS_STORE, "description": "Noria's own documentation"})
     # Known by their place within the documentation: the next version's may lie elsewhere on the disk.
     pages = tuple(LocalFile(page, str(page.relative_to(folder))) for page in sorted(folder.rglob("*.md")))
     result = ingest(api, Plan(DOCS_STORE, Found(pages, prefixes=("",)), prune=True))
-    failed = f", {len(result.failed)} failed" if result.failed else ""
-    if not result.failed:
-        api.post(f"/v1/vector_stores/{result.store_id}", {"metadata": {"noria_version": __version__}})
-    note(f"{DOCS_STORE} is ready: {len(pages) - len(result.failed)} pages{failed}.")
+    for path, error in result.failed.items():
+        note(f"{path}: {error}")
+    if result.added or result.replaced or result.removed:
+        note(f"{DOCS_STORE} is ready: {len(pages) - len(result.failed)} pages.")
 
 
 def docs_folder() -> Path | None:
@@ -116,30 +115,33 @@ def docs_folder() -> Path | None:
     return None
 
 
-def print_banner(settings: Settings, running: Running, console: str | None) -> None:
-    print("\n".join(_banner(settings, running.url, console)), flush=True)
+def print_banner(settings: Settings, running: Running, console: str | None, *, keys: bool) -> None:
+    """Where everything is, and three ways to begin. `keys`: API keys exist, so that every call needs one."""
+    print("\n".join(_banner(settings, running.url, console, keys=keys)), flush=True)
 
 
-def _banner(settings: Settings, url: str, console: str | None) -> Iterator[str]:
-    import json
-
-    home: Sequence[str] = () if settings.home == Path.home() / ".noria" else ("--home", str(settings.home))
+def _banner(settings: Settings, url: str, console: str | None, *, keys: bool) -> Iterator[str]:
     body = json.dumps({"model": settings.chat_model, "input": "Hello!"})
     yield ""
     yield "  Noria is ready."
     yield ""
     yield f"  API       {url}/v1"
-    yield f"  Console   {console}" if console else "  Console   not running"
+    yield f"  Console   {console or 'not running'}"
+    if not settings.loopback and not keys:
+        yield "  Until an API key exists, only this machine is served: noria keys create NAME"
     yield ""
     yield f"  curl {url}/v1/responses \\"
+    if keys:
+        yield '    -H "authorization: Bearer $NORIA_API_KEY" \\'
     yield "    -H 'content-type: application/json' \\"
     yield f"    -d '{body}'"
     yield ""
-    yield f"  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none"
+    yield f"  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={'$NORIA_API_KEY' if keys else 'none'}"
     yield "  from openai import OpenAI"
-    yield f'  reply = OpenAI().responses.create(model="{settings.chat_model}", input="Hello!")'
-    yield "  print(reply.output_text)"
+    yield f'  r = OpenAI().responses.create(model="{settings.chat_model}", input="Hello!")'
+    yield "  print(r.output_text)"
     yield ""
-    yield f'  noria ask "How do I add a model?" --store {DOCS_STORE}' + "".join(f" {part}" for part in home)
+    home = "" if settings.home == Path.home() / ".noria" else f" --home {settings.home}"
+    yield f'  noria ask "How do I add a model?" --store {DOCS_STORE}{home}'
     yield ""
     yield "  Ctrl-C stops it."

@@ -22,6 +22,7 @@ _INTRO = """\
 
 `noria` is a client of the HTTP API. A command talks to the server at `--url` (or `NORIA_URL`, with `NORIA_API_KEY`), else to the
 one that runs on the home (`--home`, `NORIA_HOME`, default `~/.noria`), else it starts one and stops it at the end.
+A `--home` on the command line wins over `NORIA_URL`.
 
 Data goes to standard output, progress and remarks to standard error. With `--json`, the data are JSON. Exit codes: 0 done,
 1 failed, 2 wrong usage or settings, 130 interrupted.
