@@ -30,7 +30,7 @@ class AnswerView:
         self._version = -1
         with box("answer"):
             self._head = box("answer-head")
-            self._text = ui.html("", sanitize=True).classes("md")
+            self._text = ui.html("", sanitize=True).classes("prose")
             self._text.on("click", self._clicked, js_handler=_ON_CITE)
             self._foot = box("answer-foot")
         self.update()

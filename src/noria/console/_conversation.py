@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from noria.console._api import Api
-from noria.errors import NoriaError, UpstreamError
+from noria.errors import NoriaError, NotFound, UpstreamError
 
 __all__ = ["Answer", "Choices", "Citation", "Conversation", "Turn"]
 
@@ -188,12 +188,17 @@ async def _add_cost(api: Api, answer: Answer) -> None:
     """The price is on the trace; a key that may not read traces does without."""
     if answer.trace_id is None:
         return
-    try:
-        trace = await api.get(f"/v1/noria/traces/{answer.trace_id}")
-    except NoriaError:
+    for wait_s in (0.0, 0.4, 1.5):  # its last span ends a little after the answer does
+        await asyncio.sleep(wait_s)
+        try:
+            trace = await api.get(f"/v1/noria/traces/{answer.trace_id}")
+        except NotFound:
+            continue
+        except NoriaError:
+            return
+        answer.cost_usd = trace["cost_usd"]
+        answer.touch()
         return
-    answer.cost_usd = trace["cost_usd"]
-    answer.touch()
 
 
 async def _read_chat(events: AsyncIterator[dict[str, Any]], answer: Answer) -> AsyncIterator[str]:

@@ -50,9 +50,14 @@ def add_model_dialog(session: Session, providers: list[dict[str, Any]], reload: 
             button(t("add"), add, kind="primary")
 
 
-def add_route_dialog(session: Session, cards: list[dict[str, Any]], reload: Reload) -> None:
+async def add_route_dialog(session: Session, reload: Reload) -> None:
+    with session.reporting():
+        cards = (await session.api.get("/v1/noria/models"))["data"]
+        _route_form(session, {card["id"]: card for card in cards if card["source"] != "route"}, reload)
+
+
+def _route_form(session: Session, models: dict[str, dict[str, Any]], reload: Reload) -> None:
     t = session.t
-    models = {card["id"]: card for card in cards if card["source"] != "route"}
     with dialog(t("models.add_route")) as made:
         text(t("route.text"), "muted", tag="p")
         name = ui.input(t("models.local_id"), placeholder="my-route").props("outlined dense autofocus")

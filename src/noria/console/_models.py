@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from nicegui import ui
@@ -28,7 +29,7 @@ async def models_page(session: Session) -> None:
     page = _Catalogue(session)
     with page_head(t("models.title")):
         if providers is not None:
-            button(t("models.add_route"), lambda: add_route_dialog(session, page.cards, page.load), icon="alt_route")
+            button(t("models.add_route"), partial(add_route_dialog, session, page.load), icon="alt_route")
             button(t("models.add"), lambda: add_model_dialog(session, providers, page.load), icon="add", kind="primary")
     with box("filters"):
         page.filters()

@@ -81,7 +81,7 @@ def _message(session: Session, item: Mapping[str, Any]) -> None:
         text(session.t.of("role", role), "role")
         said = _said(item)
         if said and role == "assistant":
-            ui.html(markdown_html(said[:_LONG]), sanitize=True).classes("md")
+            ui.html(markdown_html(said[:_LONG]), sanitize=True).classes("prose")
         elif said:
             text(said[:_LONG], "said", tag="div")
         rest = {k: v for k, v in item.items() if k not in {"role", "type", "content", "parts", "id", "status"} and v}

@@ -120,7 +120,7 @@ def parse_value(given: str) -> str | float | bool:
     return value if isinstance(value, str | bool | int | float) else given
 
 
-def _written(value: str | float | bool) -> str:
+def _written(value: Any) -> str:
     """So that `parse_value` gives the same back; whole numbers without the API's `.0`."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

@@ -244,7 +244,7 @@ EN: dict[str, str] = {
     "models.none": "No model matches.",
     "models.none_hint": "Clear a filter, or add a model of a provider.",
     "models.aliases": "also answers to {names}",
-    "models.context": "{count} tokens",
+    "models.context": "context {count}",
     "models.dimensions": "{count} dimensions",
     "models.price": "{given} / {made} per million tokens",
     "models.try": "Try",

@@ -244,7 +244,7 @@ ZH: dict[str, str] = {
     "models.none": "没有符合条件的模型。",
     "models.none_hint": "清除筛选条件，或添加服务商的模型。",
     "models.aliases": "别名：{names}",
-    "models.context": "{count} token 上下文",
+    "models.context": "上下文 {count}",
     "models.dimensions": "{count} 维",
     "models.price": "每百万 token {given} / {made}",
     "models.try": "试用",

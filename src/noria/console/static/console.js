@@ -28,7 +28,7 @@ new MutationObserver((changes, observer) => {
 document.addEventListener(
   "click",
   (event) => {
-    const link = event.target.closest && event.target.closest(".md a[href]");
+    const link = event.target.closest && event.target.closest(".prose a[href]");
     if (!link || link.dataset.cite) return;
     event.preventDefault();
     event.stopPropagation();
