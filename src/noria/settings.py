@@ -39,6 +39,9 @@ class Settings(BaseModel):
         None, description="SQLAlchemy URL, e.g. postgresql://user:pw@host/db. Default: SQLite in the home folder."
     )
     blobs_url: str | None = Field(None, description="fsspec URL of the blob store, e.g. s3://bucket/prefix.")
+    vector_index: Literal["embedded", "pgvector"] = Field(
+        "embedded", description="Where vectors are indexed: beside the server, or in the PostgreSQL of database_url."
+    )
     secret_key: SecretStr | None = Field(
         None, description="Key that encrypts stored credentials. Default: made once, kept in the home folder (0600)."
     )

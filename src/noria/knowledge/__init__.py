@@ -15,6 +15,7 @@ from noria.knowledge._document import Block, Document, Limits, PageSpan
 from noria.knowledge._extractor import ExtractorPool
 from noria.knowledge._filters import FileAttributes, Filter, parse_filter
 from noria.knowledge._ingest import Embedder
+from noria.knowledge._kept_vectors import OpenVectors, embedded_vectors, pgvector_vectors
 from noria.knowledge._knowledge import Knowledge
 from noria.knowledge._retrieval import FoundPassage, as_result, explanation
 from noria.knowledge._search import Hit, HybridSearch, Leg, Query, RankingOptions, Reranker, refuse_rewrite_query
@@ -42,6 +43,7 @@ __all__ = [
     "Knowledge",
     "Leg",
     "Limits",
+    "OpenVectors",
     "PageSpan",
     "Passage",
     "Query",
@@ -53,10 +55,12 @@ __all__ = [
     "StoreView",
     "as_result",
     "cite",
+    "embedded_vectors",
     "explanation",
     "extract_answer",
     "grounded_prompt",
     "parse_filter",
+    "pgvector_vectors",
     "refuse_rewrite_query",
     "split",
 ]

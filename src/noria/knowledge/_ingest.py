@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from opentelemetry import trace
 from sqlalchemy import and_, delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from noria.errors import InvalidRequest, NoriaError, NotFound, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
 from noria.jobs import JobContext
@@ -77,23 +78,46 @@ class Ingestor:
         self._database, self._blobs, self._embedder = database, blobs, embedder
         self._extractors, self._on_switch = extractors, on_switch
         self._counters: dict[str, CountTokens] = {}
+        self._reading: dict[int, asyncio.Lock] = {}
 
     async def run(self, context: JobContext, arguments: Mapping[str, Any]) -> None:
         """The job: every file of `ordinals` that is still `in_progress`, one after the other."""
         ordinals: list[int] = list(arguments["ordinals"])
+        try:
+            await self._run(ordinals, context)
+        except asyncio.CancelledError:
+            if context.cancelled:
+                await asyncio.shield(self._cancel(ordinals))
+            raise
+
+    async def _run(self, ordinals: Sequence[int], context: JobContext) -> None:
         failed = 0
         for number, ordinal in enumerate(ordinals):
             context.check()
-            async with self._database.read() as session:
-                row = await session.get(StoreFile, ordinal)
-                file = await session.get(File, row.file_id) if row is not None else None
-            if row is None or file is None or row.status != "in_progress":
-                continue
-            await context.progress(number, len(ordinals), "files", file=file.filename, failed=failed)
-            if not await self._ingest(row, file, context, number, len(ordinals)):
-                failed += 1
-                await context.progress(number, len(ordinals), "files", failed=failed)
+            # A file that was put in twice has two jobs: together they would write its passages twice.
+            lock = self._reading.setdefault(ordinal, asyncio.Lock())
+            async with lock:
+                async with self._database.read() as session:
+                    row = await session.get(StoreFile, ordinal)
+                    file = await session.get(File, row.file_id) if row is not None else None
+                if row is None or file is None or row.status != "in_progress":
+                    continue
+                await context.progress(number, len(ordinals), "files", file=file.filename, failed=failed)
+                if not await self._ingest(row, file, context, number, len(ordinals)):
+                    failed += 1
+                    await context.progress(number, len(ordinals), "files", failed=failed)
+            if not lock.locked():
+                self._reading.pop(ordinal, None)
         await context.progress(len(ordinals), len(ordinals), "files", file=None, failed=failed)
+
+    async def _cancel(self, ordinals: Sequence[int]) -> None:
+        """What the job did not get to is cancelled; what it had begun to write goes."""
+        for start in range(0, len(ordinals), _SQL_BATCH):
+            async with self._database.write() as session:
+                query = select(StoreFile).where(StoreFile.ordinal.in_(ordinals[start : start + _SQL_BATCH]))
+                for row in await session.scalars(query.where(StoreFile.status == "in_progress")):
+                    row.status = "cancelled"
+                    await _sweep(session, row)
 
     async def _ingest(self, row: StoreFile, file: File, context: JobContext, number: int, total: int) -> bool:
         with _tracer.start_as_current_span("ingest file", attributes={"noria.file": file.filename}) as span:
@@ -103,8 +127,20 @@ class Ingestor:
                 span.set_attribute("error.type", error.code or type(error).__name__)
                 await self._fail(row, error)
                 return False
+            except Exception as error:  # one file must not stop the others
+                span.set_attribute("error.type", type(error).__name__)
+                if await self._is_gone(row):
+                    return True
+                _log.exception("Ingesting %s failed", file.filename)
+                await self._fail(row, Unavailable(f"{file.filename}: {type(error).__name__} while it was read."))
+                return False
             span.set_attribute("noria.passages", passages)
         return True
+
+    async def _is_gone(self, row: StoreFile) -> bool:
+        """Whether the file was taken out of its store, or the store deleted, while we worked on it."""
+        async with self._database.read() as session:
+            return await session.get(StoreFile, row.ordinal) is None
 
     async def _patiently(self, row: StoreFile, file: File, context: JobContext, number: int, total: int) -> int:
         """Tries again while the embedder is away (an engine restarts, a remote one is busy); what was embedded is kept."""
@@ -124,9 +160,10 @@ class Ingestor:
             code = "invalid_file" if error.code == "unreadable_file" else "unsupported_file"
         async with self._database.write() as session:
             live = await session.get(StoreFile, row.ordinal)
-            if live is not None:
+            if live is not None and live.status == "in_progress":
                 live.status, live.error_message = "failed", str(error)
                 live.error_code = code
+                await _sweep(session, live)
 
     async def _file(self, row: StoreFile, file: File, context: JobContext, number: int, total: int) -> int:
         async with self._database.read() as session:
@@ -134,7 +171,6 @@ class Ingestor:
         if store is None:
             raise NotFound(f"The vector store {row.store_id} is gone.")
         document = await self._extract(file)
-        text = await self._blobs.put(document.text.encode())
         counter = await self._counter(store.embedding_model)
         chunking = Chunking.from_openai(row.chunking or None)
         with _tracer.start_as_current_span("split"):
@@ -151,7 +187,11 @@ class Ingestor:
             )
             share = (len(kept) + min(start + _BATCH, len(todo))) / len(passages)
             await context.progress(number + share, total, "files", file=file.filename)
-        await self._switch(row, generation, passages, text.sha256)
+        async with self._blobs.references:  # until the row names the text, nobody may take it for unused
+            text = await self._blobs.put(document.text.encode())
+            switched = await self._switch(row, generation, passages, text.sha256)
+        if switched is not None:
+            await self._on_switch(switched)
         return len(passages)
 
     async def _extract(self, file: File) -> Document:
@@ -220,15 +260,16 @@ class Ingestor:
             found |= {sha256: vector.astype("<f4").tobytes() for sha256, vector in zip(missing, vectors, strict=True)}
         return found
 
-    async def _switch(self, row: StoreFile, generation: int, passages: Sequence[Passage], text_sha256: str) -> None:
-        """Makes the new generation live and the old one gone, at once for every reader."""
+    async def _switch(self, row: StoreFile, generation: int, passages: Sequence[Passage], text_sha256: str) -> Switched | None:
+        """Makes the new generation live and the old one gone, at once for every reader. None where that is not wanted any more."""
         async with self._database.write() as session:
             live = await session.get(StoreFile, row.ordinal)
             if live is None:  # taken out of the store meanwhile
                 await session.execute(delete(StoredPassage).where(StoredPassage.file_ordinal == row.ordinal))
-                return
-            if live.status != "in_progress":
-                return
+                return None
+            if live.status != "in_progress" or live.chunking != row.chunking:  # cancelled, or put in again otherwise
+                await _sweep(session, live)
+                return None
             old = and_(StoredPassage.file_ordinal == row.ordinal, StoredPassage.generation != generation)
             removed = list(await session.scalars(select(StoredPassage.id).where(old)))
             await session.execute(delete(StoredPassage).where(old))
@@ -243,4 +284,10 @@ class Ingestor:
             version = store.version
             live.text_sha256, live.num_passages = text_sha256, len(added)
             live.usage_bytes = sum(len(passage.text.encode()) + len(passage.vector) for passage in added)
-        await self._on_switch(Switched(row.store_id, row.ordinal, version, added, removed))
+        return Switched(row.store_id, row.ordinal, version, added, removed)
+
+
+async def _sweep(session: AsyncSession, row: StoreFile) -> None:
+    """Removes what was written for a file beyond its live generation."""
+    unfinished = and_(StoredPassage.file_ordinal == row.ordinal, StoredPassage.generation != row.generation)
+    await session.execute(delete(StoredPassage).where(unfinished))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
@@ -14,18 +16,20 @@ from sqlalchemy import delete, select
 
 from noria.errors import InvalidRequest, NotFound
 from noria.jobs import Jobs
-from noria.store import Blobs, Database, File, FileBatch, StoreFile, VectorStore
+from noria.store import Blobs, Database, File, FileBatch, Job, StoreFile, VectorStore
 from noria.tracing import attach_payload, semconv
 
 from ._extractor import ExtractorPool
 from ._filters import parse_filter
 from ._ingest import Embedder, Ingestor, Switched, Vectors
+from ._kept_vectors import OpenVectors, embedded_vectors
 from ._retrieval import FoundPassage, Retrieval
 from ._search import Hit
 from ._stores import VectorStores
 
 __all__ = ["Knowledge"]
 
+_log = logging.getLogger("noria.knowledge")
 _tracer = trace.get_tracer("noria.knowledge")
 _JOB = "ingest"
 _SWEEP_S = 60.0
@@ -36,21 +40,29 @@ class Knowledge:
     """Use `async with Knowledge.opened(…)`, before the jobs start (it registers its kind of job)."""
 
     def __init__(
-        self, database: Database, blobs: Blobs, jobs: Jobs, embedder: Embedder, extractors: ExtractorPool, indexes: Path
+        self, database: Database, blobs: Blobs, jobs: Jobs, embedder: Embedder, extractors: ExtractorPool, retrieval: Retrieval
     ) -> None:
         self._database, self._blobs, self._jobs, self._embedder = database, blobs, jobs, embedder
         self.stores = VectorStores(database)
-        self.retrieval = Retrieval(database, embedder, indexes)
+        self.retrieval = retrieval
         ingestor = Ingestor(database, blobs, embedder, extractors, self._switched)
         jobs.register(_JOB, ingestor.run)
 
     @classmethod
     @contextlib.asynccontextmanager
     async def opened(
-        cls, database: Database, blobs: Blobs, jobs: Jobs, embedder: Embedder, indexes: Path
+        cls,
+        database: Database,
+        blobs: Blobs,
+        jobs: Jobs,
+        embedder: Embedder,
+        indexes: Path,
+        *,
+        open_vectors: OpenVectors = embedded_vectors,
     ) -> AsyncGenerator[Knowledge, None]:
         async with ExtractorPool(size=1) as extractors:
-            knowledge = cls(database, blobs, jobs, embedder, extractors, indexes)
+            retrieval = Retrieval(database, embedder, indexes, open_vectors)
+            knowledge = cls(database, blobs, jobs, embedder, extractors, retrieval)
             sweeper = asyncio.ensure_future(knowledge._sweep())
             try:
                 yield knowledge
@@ -104,12 +116,30 @@ class Knowledge:
 
     async def remove_file(self, row: StoreFile) -> None:
         """Takes a file out of a store; its passages are gone for every search that starts after this."""
-        ids = await self.stores.detach(row)
+        async with self._blobs.references:
+            ids = await self.stores.detach(row)
+            await self._release({row.text_sha256})
         await self.retrieval.file_removed(row.store_id, row.ordinal, ids)
 
     async def delete(self, store: VectorStore) -> None:
-        await self.stores.delete(store)
+        async with self._blobs.references:
+            async with self._database.read() as session:
+                query = select(StoreFile.text_sha256).where(StoreFile.store_id == store.id).distinct()
+                texts = set(await session.scalars(query))
+            await self.stores.delete(store)
+            await self._release(texts)
         await self.retrieval.dropped(store.id)
+
+    async def _release(self, sums: set[str | None]) -> None:
+        """Deletes those of these blobs that no row names any more; under `Blobs.references`."""
+        for sha256 in sums - {None}:
+            assert sha256 is not None
+            async with self._database.read() as session:
+                texts = select(StoreFile.ordinal).where(StoreFile.text_sha256 == sha256).limit(1)
+                files = select(File.id).where(File.sha256 == sha256).limit(1)
+                needed = await session.scalar(texts) is not None or await session.scalar(files) is not None
+            if not needed:
+                await self._blobs.delete(sha256)
 
     async def forget_file(self, file: File) -> None:
         """Deletes an uploaded file, from every store too; the blob goes when nothing else needs it."""
@@ -117,15 +147,21 @@ class Knowledge:
             rows = list(await session.scalars(select(StoreFile).where(StoreFile.file_id == file.id)))
         for row in rows:
             await self.remove_file(row)
-        async with self._database.write() as session:
-            await session.execute(delete(File).where(File.id == file.id))
-            needed = await session.scalar(select(File.id).where(File.sha256 == file.sha256).limit(1))
-            texts = {row.text_sha256 for row in rows if row.text_sha256}
-            still = set(await session.scalars(select(StoreFile.text_sha256).where(StoreFile.text_sha256.in_(texts))))
-        for sha256 in texts - still:
-            await self._blobs.delete(sha256)
-        if needed is None:
-            await self._blobs.delete(file.sha256)
+        async with self._blobs.references:
+            async with self._database.write() as session:
+                await session.execute(delete(File).where(File.id == file.id))
+            await self._release({file.sha256})
+
+    async def resume(self) -> None:
+        """Files that wait for a job that was never started (the server was killed in between) get one."""
+        async with self._database.read() as session:
+            running = select(Job.subject).where(Job.kind == _JOB, Job.status.in_(("queued", "running")))
+            query = select(StoreFile).where(StoreFile.status == "in_progress", StoreFile.store_id.not_in(running))
+            waiting = list(await session.scalars(query.order_by(StoreFile.ordinal)))
+        for (store_id, project_id), rows in itertools.groupby(
+            sorted(waiting, key=lambda row: row.store_id), key=lambda row: (row.store_id, row.project_id)
+        ):
+            await self._jobs.start(_JOB, store_id, {"ordinals": [row.ordinal for row in rows]}, project_id=project_id)
 
     async def file_text(self, row: StoreFile) -> str:
         """The canonical text of an ingested file; passages' spans point into it."""
@@ -178,15 +214,20 @@ class Knowledge:
         """Deletes expired files, and the files of expired stores, now and then."""
         while True:
             await asyncio.sleep(_SWEEP_S)
-            now = int(time.time())
+            try:
+                await self._sweep_once(int(time.time()))
+            except Exception:  # a full disk, a database that is away: the next time may do
+                _log.exception("Expired files could not be removed")
+
+    async def _sweep_once(self, now: int) -> None:
+        async with self._database.read() as session:
+            expired = list(await session.scalars(select(File).where(File.expires_at < now).limit(100)))
+            stores = await session.scalars(select(VectorStore).where(VectorStore.expires_after_days.is_not(None)))
+            gone = [row for row in stores if row.last_active_at + (row.expires_after_days or 0) * 86400 < now]
+        for file in expired:
+            await self.forget_file(file)
+        for store in gone:
             async with self._database.read() as session:
-                expired = list(await session.scalars(select(File).where(File.expires_at < now).limit(100)))
-                stores = await session.scalars(select(VectorStore).where(VectorStore.expires_after_days.is_not(None)))
-                gone = [row for row in stores if row.last_active_at + (row.expires_after_days or 0) * 86400 < now]
-            for file in expired:
-                await self.forget_file(file)
-            for store in gone:
-                async with self._database.read() as session:
-                    rows = list(await session.scalars(select(StoreFile).where(StoreFile.store_id == store.id)))
-                for row in rows:
-                    await self.remove_file(row)
+                rows = list(await session.scalars(select(StoreFile).where(StoreFile.store_id == store.id)))
+            for row in rows:
+                await self.remove_file(row)

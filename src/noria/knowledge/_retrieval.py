@@ -23,8 +23,9 @@ from noria.store import Database, File, StoredPassage, StoreFile, VectorStore
 
 from ._filters import FileAttributes, parse_filter
 from ._ingest import Embedder, Switched
+from ._kept_vectors import KeptVectors, OpenVectors
 from ._search import Hit, HybridSearch, Query, RankingOptions
-from .index import FaissVectorIndex, RebuildNeeded, TantivyTextIndex
+from .index import PgVectorIndex, RebuildNeeded, TantivyTextIndex
 
 __all__ = ["FoundPassage", "Retrieval", "as_result", "explanation"]
 
@@ -108,7 +109,7 @@ class _Files:
 class _Open:
     """One store's indexes. `lock` is held while they change or are saved; readers do not take it."""
 
-    vectors: FaissVectorIndex
+    vectors: KeptVectors
     texts: TantivyTextIndex
     hybrid: HybridSearch
     version: int
@@ -119,8 +120,8 @@ class _Open:
 
 
 class Retrieval:
-    def __init__(self, database: Database, embedder: Embedder, folder: Path) -> None:
-        self._database, self._embedder, self._folder = database, embedder, folder
+    def __init__(self, database: Database, embedder: Embedder, folder: Path, open_vectors: OpenVectors) -> None:
+        self._database, self._embedder, self._folder, self._open_vectors = database, embedder, folder, open_vectors
         self._open: dict[str, _Open] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._queries: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float32]]] = {}
@@ -239,6 +240,8 @@ class Retrieval:
         """The store is gone: so are its indexes."""
         opened = self._open.pop(store_id, None)
         if opened is not None:
+            if isinstance(opened.vectors, PgVectorIndex):
+                await asyncio.to_thread(opened.vectors.drop)
             await self._close(store_id, opened, save=False)
         await asyncio.to_thread(shutil.rmtree, self._folder / store_id, ignore_errors=True)
 
@@ -255,10 +258,10 @@ class Retrieval:
     async def _load(self, store: VectorStore) -> _Open:
         folder = self._folder / store.id
         try:
-            opened = await asyncio.to_thread(_open_indexes, folder, store.dimensions)
+            opened = await asyncio.to_thread(_open_indexes, store, folder, self._open_vectors)
         except RebuildNeeded:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            opened = await asyncio.to_thread(_open_indexes, folder, store.dimensions)
+            opened = await asyncio.to_thread(_open_indexes, store, folder, self._open_vectors)
         await self._name_files(store.id, opened)
         await self._catch_up(store.id, opened)
         return opened
@@ -326,8 +329,8 @@ class Retrieval:
         self._open.clear()
 
 
-def _open_indexes(folder: Path, dimensions: int) -> _Open:
-    vectors = FaissVectorIndex.open(folder / "vectors", dimensions)
+def _open_indexes(store: VectorStore, folder: Path, open_vectors: OpenVectors) -> _Open:
+    vectors = open_vectors(store, folder)
     try:
         texts = TantivyTextIndex(folder / "texts")
     except NoriaError:

@@ -17,9 +17,9 @@ import orjson
 
 from noria.access import CredentialStore, Keys, RateLimiter
 from noria.engines import PullProgress, Supervisor, WeightsStore
-from noria.errors import RateLimited, UpstreamError
+from noria.errors import ConfigurationError, RateLimited, UpstreamError
 from noria.jobs import JobContext, Jobs
-from noria.knowledge import Knowledge
+from noria.knowledge import Knowledge, OpenVectors, embedded_vectors, pgvector_vectors
 from noria.models import Call, Catalogue, Hub, ModelCard, builtin_providers, call_model
 from noria.responses import Responder
 from noria.settings import Loaded, Settings, provider_key
@@ -129,8 +129,14 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         jobs.register("pull", _Puller(hub).run)
         blobs = Blobs(settings.blobs)
         embedder = HubEmbedder(hub, settings.embedding_model)
-        knowledge = await stack.enter_async_context(Knowledge.opened(database, blobs, jobs, embedder, settings.home / "indexes"))
+        knowledge = await stack.enter_async_context(
+            Knowledge.opened(
+                database, blobs, jobs, embedder, settings.home / "indexes", open_vectors=_vector_index(settings, database)
+            )
+        )
         await stack.enter_async_context(jobs.started())
+        await blobs.sweep()
+        await knowledge.resume()
         noria = Noria(
             loaded=loaded,
             settings=settings,
@@ -156,6 +162,16 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
 def _make_private(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
+
+
+def _vector_index(settings: Settings, database: Database) -> OpenVectors:
+    if settings.vector_index == "embedded":
+        return embedded_vectors
+    if database.is_sqlite:
+        raise ConfigurationError(
+            "vector_index = pgvector needs a PostgreSQL in database_url.", param="vector_index", hint="Or leave it `embedded`."
+        )
+    return pgvector_vectors(settings.database)
 
 
 def _tracing_options(settings: Settings) -> TracingOptions:
@@ -190,10 +206,15 @@ class HubEmbedder:
         if resolved.card.query_prefix:
             body |= {"input_type": kind, "truncate": True}
         reply, _ = await call_model(resolved, Call("embedding", body))
-        data = orjson.loads(await reply.read())["data"]
-        if len(data) != len(texts):
-            raise UpstreamError(f"{resolved.card.id} gave {len(data)} vectors for {len(texts)} texts.")
-        return np.stack([_vector(entry["embedding"]) for entry in sorted(data, key=lambda entry: entry["index"])])
+        raw = await reply.read()
+        try:
+            data = sorted(orjson.loads(raw)["data"], key=lambda entry: entry["index"])
+            vectors = np.stack([_vector(entry["embedding"]) for entry in data])
+        except (ValueError, KeyError, TypeError):
+            raise UpstreamError(f"{resolved.card.id} answered with something that is not a list of vectors.") from None
+        if len(vectors) != len(texts) or vectors.ndim != 2:
+            raise UpstreamError(f"{resolved.card.id} gave {len(vectors)} vectors for {len(texts)} texts.")
+        return vectors
 
     async def count_tokens(self, model: str) -> Any:
         """A function that counts tokens as the embedder does, or None where its tokenizer is not on this machine."""
