@@ -6,6 +6,7 @@ picture in a model's Markdown could carry data away.
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,7 +31,11 @@ _HEADERS = (
 
 
 def is_loopback(host: str) -> bool:
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    """Whether a host name or address is this machine's own."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, `127.0.0.1.evil.example` among them
+        return False
 
 
 class ConsoleEdge:

@@ -49,5 +49,5 @@ def money(usd: float | None) -> str:
     if usd == 0:
         return "$0"
     if usd < 0.01:
-        return f"${usd:.2g}" if usd >= 1e-4 else f"${usd:.1e}"
+        return f"${usd:.2g}" if usd >= 1e-4 else "<$0.0001"
     return f"${usd:,.2f}" if usd >= 1 else f"${usd:.3f}"

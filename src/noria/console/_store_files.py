@@ -124,7 +124,9 @@ def _written(value: Any) -> str:
     """So that `parse_value` gives the same back; whole numbers without the API's `.0`."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return value if isinstance(value, str) and parse_value(value) == value else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and parse_value(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _name(file: dict[str, Any]) -> str:
