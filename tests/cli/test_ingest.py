@@ -93,6 +93,25 @@ def test_a_store_that_must_exist(run: Run, server: NoriaServer, folder: Path) ->
     assert "no vector store 'none'" in result.stderr
 
 
+def test_a_run_takes_up_what_a_cancelled_job_left(run: Run, server: NoriaServer, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.md").write_text("\n\n".join(f"## {n}\n\nwheel {number} {n} " + "water " * 60 for n in range(10)))
+    sent = run("ingest", folder, "--store", "cut", "--no-wait", "--home", server.home, "--json")
+    assert sent.exit_code == 0
+    jobs = json.loads(run("jobs", "list", "--home", server.home, "--json").stdout)
+    for job in jobs:
+        if job["status"] in {"queued", "running"}:
+            run("jobs", "cancel", job["id"], "--home", server.home)
+    again = run("ingest", folder, "--store", "cut", "--home", server.home, "--json")
+    assert again.exit_code == 0, again.output
+    result = json.loads(again.stdout)
+    assert len(result["added"]) + len(result["unchanged"]) == 40
+    states = {row["status"] for row in json.loads(run("stores", "files", "cut", "--home", server.home, "--json").stdout)}
+    assert states == {"completed"}
+
+
 def test_the_upload_stays_while_another_store_has_it(run: Run, server: NoriaServer, folder: Path) -> None:
     run("ingest", folder / "wheel.md", "--store", "one", "--home", server.home)
     file_id = json.loads(run("stores", "files", "one", "--home", server.home, "--json").stdout)[0]["id"]

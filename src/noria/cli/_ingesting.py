@@ -75,6 +75,8 @@ def run_ingest(store: str, choice: Choice, *, attributes: Attributes, create: bo
     with connect() as api:
         found = find_files(choice, api.get("/v1/noria/status")["file_extensions"])
         result = ingest(api, Plan(store, found, attributes, create, wait, prune))
+        if result.waiting and not api.lasting:
+            note("Indexing goes on when the server runs next (noria up).")
     if target().json:
         print_json(as_json(result))
     else:
@@ -117,6 +119,7 @@ class _Run:
         self._api, self._plan, self._base, self._result = api, plan, base, result
         self._pending: dict[str, str] = {}
         self._files = f"{base}/files"
+        self._busy = bool(self._jobs())  # else what is in progress belongs to a job that was cancelled: it starts over
         self._current_sha256: dict[str, str] = {}
         self._by_key: dict[str, list[_Stored]] = defaultdict(list)
         for stored in self._stored():
@@ -154,7 +157,7 @@ class _Run:
             known = self._by_key[file.key]
             same = next((stored for stored in known if stored.sha256 == sha256), None)
             attributes = {**self._plan.attributes, "path": file.key, "sha256": sha256}
-            if same is not None and same.status in {"completed", "in_progress"}:
+            if same is not None and (same.status == "completed" or (same.status == "in_progress" and self._busy)):
                 self._keep(same, attributes, name)
                 return None
             file_id = same.file_id if same is not None else self._api.upload(file.path)["id"]
@@ -195,18 +198,22 @@ class _Run:
         with progress() as bar:
             task = bar.add_task("Indexing", total=total, detail="")
             while True:
+                begun = time.monotonic()
+                jobs = self._jobs()
                 open_ids = {row["id"] for row in self._api.pages(self._files, filter="in_progress")}
                 left = self._pending.keys() & open_ids
-                bar.update(task, completed=total - len(left), detail=self._current())
-                if not left:
+                bar.update(task, completed=total - len(left), detail=_current_file(jobs))
+                if not left or not jobs:  # without a job, what is left will stay so: `settle` says it
                     return
-                time.sleep(_POLL_S)
+                time.sleep(max(_POLL_S, 3 * (time.monotonic() - begun)))
 
-    def _current(self) -> str:
-        """The file that a job is reading now."""
-        jobs = self._api.get("/v1/noria/jobs", kind="ingest", status="running", limit=20)["data"]
-        mine = (job for job in jobs if job["subject"] == self._result.store_id)
-        return next((str(job["detail"].get("file") or "") for job in mine), "")
+    def _jobs(self) -> list[dict[str, Any]]:
+        """The jobs that index files of this store, running ones first."""
+        found: list[dict[str, Any]] = []
+        for status in ("running", "queued"):
+            rows = self._api.pages("/v1/noria/jobs", kind="ingest", status=status)
+            found += [job for job in rows if job["subject"] == self._result.store_id]
+        return found
 
     def settle(self) -> None:
         """Books what the server made of the files, then takes out predecessors and, with `prune`, what is gone."""
@@ -249,6 +256,10 @@ class _Run:
         stores = (row["id"] for row in self._api.pages("/v1/vector_stores"))
         if not any(self._api.find(f"/v1/vector_stores/{store}/files/{stored.file_id}") for store in stores):
             self._api.delete(f"/v1/files/{stored.file_id}")
+
+
+def _current_file(jobs: Sequence[Mapping[str, Any]]) -> str:
+    return next((str(job["detail"]["file"]) for job in jobs if job["detail"].get("file")), "")
 
 
 def as_json(result: Result) -> dict[str, Any]:
