@@ -73,7 +73,8 @@ async def create_file(
         while piece := await file.read(_PIECE):
             yield piece
 
-    blob = await noria.blobs.put(pieces(), max_bytes=noria.settings.max_file_mb * 1024 * 1024)
+    most = noria.settings.max_file_mb * 1024 * 1024
+    blob = await noria.blobs.put(pieces(), max_bytes=most)
     now = int(time.time())
     row = File(
         id=new_id("file-"),
@@ -85,8 +86,12 @@ async def create_file(
         created_at=now,
         expires_at=now + seconds if seconds else None,
     )
-    async with noria.database.write() as session:
-        session.add(row)
+    async with noria.blobs.references:
+        if not await noria.blobs.exists(blob.sha256):  # the last other file of this content was deleted meanwhile
+            await file.seek(0)
+            await noria.blobs.put(pieces(), max_bytes=most)
+        async with noria.database.write() as session:
+            session.add(row)
     return show_file(row)
 
 
@@ -119,6 +124,8 @@ async def get_file(file_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any
 @router.get("/v1/files/{file_id}/content", summary="Download a file", response_class=StreamingResponse)
 async def get_file_content(file_id: str, caller: Data, noria: NoriaDep) -> StreamingResponse:
     row = await find_file(noria, caller.project_id, file_id)
+    if not await noria.blobs.exists(row.sha256):
+        raise NotFound(f"The content of the file {file_id} is gone.", param="file_id")
     return StreamingResponse(
         noria.blobs.pieces(row.sha256),
         media_type="application/octet-stream",

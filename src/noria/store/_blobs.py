@@ -7,6 +7,7 @@ is written under a temporary name and moved, so that a half-written one never ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import secrets
@@ -47,6 +48,9 @@ class Blobs:
             raise ConfigurationError(f"blobs_url = {url!r} cannot be opened: {error}.", param="blobs_url") from None
         assert isinstance(self._fs, fsspec.AbstractFileSystem)
         self._root = str(root).rstrip("/")
+        self.references = asyncio.Lock()
+        """Hold it from making sure that a blob is there until a row names it, and from seeing that none does until it is
+        deleted: else an upload could rely on bytes that a deletion is about to remove. One process serves one home."""
 
     def path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256}"
@@ -68,6 +72,9 @@ class Blobs:
         finally:
             await asyncio.to_thread(writer.discard)
 
+    async def exists(self, sha256: str) -> bool:
+        return await asyncio.to_thread(self._fs.exists, self.path(sha256))
+
     async def get(self, sha256: str) -> bytes:
         """The whole blob. Raises NotFound."""
         try:
@@ -86,6 +93,11 @@ class Blobs:
             await asyncio.to_thread(self._fs.rm_file, self.path(sha256))
         except FileNotFoundError:
             return
+
+    async def sweep(self) -> None:
+        """Removes what uploads that were cut off (`kill -9`) left behind; only while nothing is being written here."""
+        with contextlib.suppress(FileNotFoundError):
+            await asyncio.to_thread(self._fs.rm, f"{self._root}/tmp", recursive=True)
 
     def all(self) -> Iterator[str]:
         """The SHA-256 of every blob."""
