@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from opentelemetry import trace
@@ -78,7 +79,7 @@ class Ingestor:
         self._database, self._blobs, self._embedder = database, blobs, embedder
         self._extractors, self._on_switch = extractors, on_switch
         self._counters: dict[str, CountTokens] = {}
-        self._reading: dict[int, asyncio.Lock] = {}
+        self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self, context: JobContext, arguments: Mapping[str, Any]) -> None:
         """The job: every file of `ordinals` that is still `in_progress`, one after the other."""
@@ -106,8 +107,6 @@ class Ingestor:
                 if not await self._ingest(row, file, context, number, len(ordinals)):
                     failed += 1
                     await context.progress(number, len(ordinals), "files", failed=failed)
-            if not lock.locked():
-                self._reading.pop(ordinal, None)
         await context.progress(len(ordinals), len(ordinals), "files", file=None, failed=failed)
 
     async def _cancel(self, ordinals: Sequence[int]) -> None:
@@ -261,13 +260,14 @@ class Ingestor:
         return found
 
     async def _switch(self, row: StoreFile, generation: int, passages: Sequence[Passage], text_sha256: str) -> Switched | None:
-        """Makes the new generation live and the old one gone, at once for every reader. None where that is not wanted any more."""
+        """Makes the new generation live and the old one gone, at once for every reader; None where that is not wanted now."""
         async with self._database.write() as session:
             live = await session.get(StoreFile, row.ordinal)
             if live is None:  # taken out of the store meanwhile
                 await session.execute(delete(StoredPassage).where(StoredPassage.file_ordinal == row.ordinal))
                 return None
-            if live.status != "in_progress" or live.chunking != row.chunking:  # cancelled, or put in again otherwise
+            same = live.file_id == row.file_id and live.store_id == row.store_id  # SQLite gives a free ordinal to the next
+            if not same or live.status != "in_progress" or live.chunking != row.chunking:  # cancelled, or put in otherwise
                 await _sweep(session, live)
                 return None
             old = and_(StoredPassage.file_ordinal == row.ordinal, StoredPassage.generation != generation)
