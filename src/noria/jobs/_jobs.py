@@ -24,7 +24,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 from sqlalchemy import select
 
-from noria.errors import ConfigurationError, Conflict, NoriaError, NotFound
+from noria.errors import ConfigurationError, Conflict, NoriaError, NotFound, Unavailable
 from noria.store import DEFAULT_PROJECT, Cursor, Database, Job, Page, new_id, page
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = ["JobContext", "JobView", "Jobs"]
 
 _log = logging.getLogger("noria.jobs")
 _tracer = trace.get_tracer("noria.jobs")
+_ENDED = {"completed", "failed", "cancelled"}
 JobView = Job
 Work = Callable[["JobContext", Mapping[str, Any]], Awaitable[None]]
 
@@ -45,6 +46,8 @@ class JobContext:
     id: str
     project_id: str
     _jobs: Jobs
+    stopped: bool = False
+    """Set when the job is cancelled or the server ends; stays set, for threads that outlive the job's task."""
     _last: float = field(default=0.0)
 
     async def progress(self, done: float, total: float | None = None, unit: str = "", **detail: Any) -> None:
@@ -60,8 +63,8 @@ class JobContext:
         return self.id in self._jobs.cancelled
 
     def check(self) -> None:
-        """Raises asyncio.CancelledError when the job has been cancelled; call it between small pieces of work."""
-        if self.cancelled:
+        """Raises asyncio.CancelledError when the job is to stop; call it between small pieces of work, from any thread."""
+        if self.stopped or self.cancelled:
             raise asyncio.CancelledError
 
 
@@ -71,7 +74,7 @@ class Jobs:
     def __init__(self, database: Database, home: Path) -> None:
         self._database, self._home = database, home
         self._kinds: dict[str, Work] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, tuple[asyncio.Task[None], JobContext]] = {}
         self.cancelled: set[str] = set()
         self._dbos: DBOS | None = None
         self._run: Any = None
@@ -89,10 +92,11 @@ class Jobs:
         self._loop = asyncio.get_running_loop()
         try:
             await asyncio.to_thread(self._launch)
+            await self._close_lost()
             yield self
         finally:
-            for task in list(self._running.values()):
-                task.cancel()
+            for job_id in list(self._running):
+                self._stop(job_id)
             if self._dbos is not None:
                 await asyncio.to_thread(self._destroy)
             if self._lock is not None:
@@ -161,8 +165,31 @@ class Jobs:
         job = Job(id=new_id("job_"), project_id=project_id, kind=kind, subject=subject, status="queued", detail={})
         async with self._database.write() as session:
             session.add(job)
-        await asyncio.to_thread(self._enqueue, job.id, kind, project_id, dict(arguments))
+        try:
+            await asyncio.to_thread(self._enqueue, job.id, kind, project_id, dict(arguments))
+        except Exception as error:
+            _log.exception("Job %s (%s) could not be started", job.id, kind)
+            with contextlib.suppress(NoriaError):  # else the next start of the server closes it
+                await self.update(job.id, status="failed", error="It could not be started.")
+            hint = "The server's log says more; is the disk full?"
+            raise Unavailable(f"The job {kind} could not be started.", hint=hint, retry_after_s=30) from error
         return job
+
+    async def _close_lost(self) -> None:
+        """Jobs that were noted but never reached the runner (a crash or a full disk in between) would look alive for ever."""
+        async with self._database.read() as session:
+            open_ids = list(await session.scalars(select(Job.id).where(Job.status.in_(("queued", "running")))))
+        pending = await asyncio.to_thread(self._pending) if open_ids else set[str]()
+        for job_id in open_ids:
+            if job_id not in pending and job_id not in self._running:
+                await self.update(job_id, status="failed", error="The server ended before it was started.")
+
+    @staticmethod
+    def _pending() -> set[str]:
+        from dbos import DBOS
+
+        found = DBOS.list_workflows(status=["PENDING", "ENQUEUED"], load_input=False, load_output=False)
+        return {workflow.workflow_id for workflow in found}
 
     def _enqueue(self, job_id: str, kind: str, project_id: str, arguments: dict[str, Any]) -> None:
         from dbos import DBOS, SetWorkflowID
@@ -172,12 +199,15 @@ class Jobs:
 
     async def _work(self, job_id: str, kind: str, project_id: str, arguments: dict[str, Any]) -> str:
         context = JobContext(job_id, project_id, self)
+        ended = (await self.get(job_id, project_id)).status
+        if ended in _ENDED:  # the server was killed between the job's end and the runner's note of it
+            return ended
         await self.update(job_id, status="running")
         with _tracer.start_as_current_span(
             f"job {kind}", attributes={"noria.job.id": job_id, "noria.project": project_id}
         ) as span:
             task = asyncio.ensure_future(self._kinds[kind](context, arguments))
-            self._running[job_id] = task
+            self._running[job_id] = task, context
             try:
                 await task
             except asyncio.CancelledError:
@@ -235,19 +265,24 @@ class Jobs:
     async def cancel(self, job_id: str, project_id: str = DEFAULT_PROJECT) -> Job:
         """Asks a job to stop. Raises Conflict when it has ended."""
         job = await self.get(job_id, project_id)
-        if job.status in {"completed", "failed", "cancelled"}:
+        if job.status in _ENDED:
             raise Conflict(f"The job {job_id} is {job.status} already.")
         self.cancelled.add(job_id)
-        if (task := self._running.get(job_id)) is not None:
-            task.cancel()
+        self._stop(job_id)
         return job
+
+    def _stop(self, job_id: str) -> None:
+        if (running := self._running.get(job_id)) is not None:
+            task, context = running
+            context.stopped = True
+            task.cancel()
 
     async def wait(self, job_id: str, *, timeout_s: float | None = None, project_id: str = DEFAULT_PROJECT) -> Job:
         """Waits for the end of a job; for tests and the command line."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             job = await self.get(job_id, project_id)
-            if job.status in {"completed", "failed", "cancelled"}:
+            if job.status in _ENDED:
                 return job
             if deadline is not None and time.monotonic() > deadline:
                 raise Conflict(f"The job {job_id} is still {job.status} after {timeout_s} s.")

@@ -1,7 +1,8 @@
 """Idempotency-Key on POST: the same key and body answer the same bytes, and the work is done once.
 
 The first call claims the key in the database before it runs; a second one that arrives meanwhile gets 409. Answers are kept a
-day; what may pass (5xx, 409, 429, a stream that broke off) and answers over 8 MiB free the key. Shape: IETF draft-ietf-httpapi-idempotency-key-header.
+day; what may pass (5xx, 409, 429, a stream that broke off) and answers over 8 MiB free the key. Shape: IETF
+draft-ietf-httpapi-idempotency-key-header.
 """
 
 from __future__ import annotations

@@ -1,0 +1,144 @@
+"""Durable work in one process: ended, cancelled, failed, lost and resumed jobs. A crash is a real one in tests/stress."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noria.errors import ConfigurationError, Conflict, InvalidRequest, NotFound
+from noria.jobs import JobContext, Jobs
+from noria.store import Cursor, Database, Job
+
+
+@asynccontextmanager
+async def opened(home: Path, **kinds: Any) -> AsyncIterator[tuple[Jobs, Database]]:
+    database = await Database.open(f"sqlite:///{home / 'noria.db'}")
+    jobs = Jobs(database, home)
+    for name, work in kinds.items():
+        jobs.register(name, work)
+    try:
+        async with jobs.started():
+            yield jobs, database
+    finally:
+        await database.aclose()
+
+
+async def test_a_job_shows_its_progress_and_ends(tmp_path: Path) -> None:
+    async def count(context: JobContext, arguments: Any) -> None:
+        for number in range(arguments["upto"]):
+            await context.progress(number + 1, arguments["upto"], "steps", last=number)
+
+    async with opened(tmp_path, count=count) as (jobs, _):
+        job = await jobs.start("count", "me", {"upto": 3})
+        ended = await jobs.wait(job.id, timeout_s=10)
+        assert (ended.status, ended.done, ended.total, ended.unit, ended.detail) == ("completed", 3, 3, "steps", {"last": 2})
+        assert [row.id for row in (await jobs.list(Cursor(), kind="count", status="completed")).data] == [job.id]
+        with pytest.raises(Conflict):
+            await jobs.cancel(job.id)
+        with pytest.raises(NotFound):
+            await jobs.get(job.id, "proj_other")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(InvalidRequest("the file is odd"), "the file is odd"), (ZeroDivisionError("oh"), "ZeroDivisionError: oh")],
+)
+async def test_a_kind_that_fails_says_why_and_is_not_run_again(tmp_path: Path, error: Exception, said: str) -> None:
+    runs = 0
+
+    async def fail(_: JobContext, __: Any) -> None:
+        nonlocal runs
+        runs += 1
+        raise error
+
+    async with opened(tmp_path, fail=fail) as (jobs, _):
+        ended = await jobs.wait((await jobs.start("fail", "x", {})).id, timeout_s=10)
+        assert (ended.status, ended.error) == ("failed", said)
+    async with opened(tmp_path, fail=fail):
+        await asyncio.sleep(0.3)
+    assert runs == 1
+
+
+async def test_stopping_leaves_a_job_to_the_next_start(tmp_path: Path) -> None:
+    runs = 0
+    may_end = asyncio.Event()
+
+    async def wait(_: JobContext, __: Any) -> None:
+        nonlocal runs
+        runs += 1
+        await may_end.wait()
+
+    async with opened(tmp_path, wait=wait) as (jobs, _):
+        job = await jobs.start("wait", "x", {})
+        while not runs:
+            await asyncio.sleep(0.01)
+    may_end.set()
+    async with opened(tmp_path, wait=wait) as (jobs, _):
+        assert (await jobs.wait(job.id, timeout_s=10)).status == "completed"
+    assert runs == 2
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+async def test_a_jobs_thread_is_told_to_stop(tmp_path: Path, how: str) -> None:
+    """A thread outlives the task that waits for it: it must hear of the end all the same, or it goes on downloading."""
+    begun, told = threading.Event(), threading.Event()
+
+    async def work(context: JobContext, _: Any) -> None:
+        def blocking() -> None:
+            begun.set()
+            for _ in range(1000):
+                try:
+                    context.check()
+                except asyncio.CancelledError:
+                    told.set()
+                    return
+                threading.Event().wait(0.01)
+
+        await asyncio.to_thread(blocking)
+
+    async with opened(tmp_path, work=work) as (jobs, _):
+        job = await jobs.start("work", "x", {})
+        await asyncio.to_thread(begun.wait, 5)
+        if how == "cancel":
+            await jobs.cancel(job.id)
+            assert (await jobs.wait(job.id, timeout_s=10)).status == "cancelled"
+            assert await asyncio.to_thread(told.wait, 2)
+    assert await asyncio.to_thread(told.wait, 2)
+
+
+async def test_a_job_that_never_reached_the_runner_does_not_look_alive_for_ever(tmp_path: Path) -> None:
+    async def never(_: JobContext, __: Any) -> None:
+        return
+
+    async with opened(tmp_path, never=never) as (_, database), database.write() as session:
+        session.add(Job(id="job_lost", project_id="proj_default", kind="never", subject="x", status="queued", detail={}))
+    async with opened(tmp_path, never=never) as (jobs, _):
+        assert (await jobs.get("job_lost")).status == "failed"
+
+
+async def test_a_start_that_fails_is_told_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: JobContext, __: Any) -> None:
+        return
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with opened(tmp_path, never=never) as (jobs, _):
+        monkeypatch.setattr(jobs, "_enqueue", full)
+        with pytest.raises(Exception, match="could not be started") as caught:
+            await jobs.start("never", "x", {})
+        assert getattr(caught.value, "status", None) == 503
+        assert [job.status for job in (await jobs.list(Cursor())).data] == ["failed"]
+
+
+async def test_one_process_a_home(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        with pytest.raises(ConfigurationError, match="Another Noria"):
+            async with opened(tmp_path):
+                pass
