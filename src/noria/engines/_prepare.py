@@ -18,7 +18,7 @@ from noria.errors import NoriaError
 
 __all__ = ["PREPARATION_VERSIONS", "prepare"]
 
-PREPARATION_VERSIONS: Mapping[Preparation, int] = MappingProxyType({"none": 1, "openvino-gguf": 1, "e5-q4": 1})
+PREPARATION_VERSIONS: Mapping[Preparation, int] = MappingProxyType({"none": 1, "openvino-gguf": 2, "e5-q4": 1})
 TIMEOUT_S = 1800.0
 
 

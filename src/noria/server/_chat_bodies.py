@@ -60,6 +60,15 @@ Stop = str | Annotated[list[str], Field(max_length=4)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
+class StructuredOutputs(Body):
+    """What the answer must look like, with vLLM's names: exactly one of them."""
+
+    json_: dict[str, Any] | str | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+
+
 class _Sampling(Body):
     model: str = Field(min_length=1, max_length=256)
     frequency_penalty: _Penalty | None = None
@@ -75,12 +84,10 @@ class _Sampling(Body):
     top_p: float | None = Field(default=None, ge=0, le=1)
     user: str | None = Field(default=None, json_schema_extra=RECORDED)
     # Beyond OpenAI's, with vLLM's names: forwarded, honoured by the local engine.
-    top_k: int | None = Field(default=None, ge=0)
+    top_k: int | None = Field(default=None, ge=-1)
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10)
-    guided_regex: str | None = None
-    guided_grammar: str | None = None
-    guided_choice: list[str] | None = None
+    structured_outputs: StructuredOutputs | None = None
 
 
 class ChatBody(_Sampling):
