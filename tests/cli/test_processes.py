@@ -114,6 +114,7 @@ def is_ready(home: Path) -> bool:
     return "Ctrl-C stops it." in said(home)
 
 
+@pytest.mark.slow
 def test_up_stands_tells_a_second_one_and_stops_in_order(run: Run, home: Path) -> None:
     with up(home) as process:
         wait_for(lambda: is_ready(home))
@@ -129,6 +130,7 @@ def test_up_stands_tells_a_second_one_and_stops_in_order(run: Run, home: Path) -
         assert "Stopped." in said(home)
 
 
+@pytest.mark.slow
 def test_when_the_server_dies_up_says_so(home: Path) -> None:
     with up(home) as process:
         wait_for(lambda: is_ready(home))
@@ -138,6 +140,7 @@ def test_when_the_server_dies_up_says_so(home: Path) -> None:
         assert "The server has ended by itself (signal SIGKILL)." in said(home)
 
 
+@pytest.mark.slow
 def test_when_up_is_killed_its_server_goes_too(home: Path) -> None:
     with up(home) as process:
         wait_for(lambda: is_ready(home))
