@@ -67,17 +67,17 @@ async def test_a_kind_that_fails_says_why_and_is_not_run_again(tmp_path: Path, e
 
 async def test_stopping_leaves_a_job_to_the_next_start(tmp_path: Path) -> None:
     runs = 0
-    may_end = asyncio.Event()
+    begun, may_end = asyncio.Event(), asyncio.Event()
 
     async def wait(_: JobContext, __: Any) -> None:
         nonlocal runs
         runs += 1
+        begun.set()
         await may_end.wait()
 
     async with opened(tmp_path, wait=wait) as (jobs, _):
         job = await jobs.start("wait", "x", {})
-        while not runs:
-            await asyncio.sleep(0.01)
+        await begun.wait()
     may_end.set()
     async with opened(tmp_path, wait=wait) as (jobs, _):
         assert (await jobs.wait(job.id, timeout_s=10)).status == "completed"
