@@ -205,3 +205,10 @@ def test_any_bytes_are_a_document_or_a_clear_refusal(data: bytes, extension: str
     for block in document.blocks:
         assert 0 <= block.start < block.end <= len(document.text)
     assert all(a.end <= b.start for a, b in zip(document.blocks, document.blocks[1:], strict=False))
+
+
+def test_markdown_comments_are_not_text() -> None:
+    source = b"# A\n\n<!-- a note\nto editors -->\n\nWords.\n\n```html\n<!-- code -->\n```\n"
+    document = load(source, "a.md")
+    assert "note" not in document.text
+    assert "<!-- code -->" in document.text

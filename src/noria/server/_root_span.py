@@ -55,6 +55,7 @@ class RootSpan:
             route = getattr(scope.get("route"), "path", None) or "unknown"
             span.set_attribute("http.response.status_code", status)
             span.set_attribute("http.route", route)
+            span.update_name(f"{scope['method']} {route}" if route != "unknown" else f"{scope['method']} {scope['path']}")
             if status >= 400 or "noria.error" in scope:  # a stream that failed began with 200
                 span.set_status(Status(StatusCode.ERROR, f"HTTP {status}"))
                 span.set_attribute(semconv.ERROR_TYPE, scope.get("noria.error") or str(status))

@@ -1,4 +1,4 @@
-"""Markdown (CommonMark and GitHub's tables): the file is the canonical text, markup included.
+"""Markdown (CommonMark and GitHub's tables): the file is the canonical text, markup included, comments not.
 
 Only the block structure is parsed, with markdown-it-py; inline markup stays as it is, since models read it well and
 spans then map to the very file. Source: https://spec.commonmark.org/0.31.2/
@@ -34,7 +34,7 @@ _MARKUP = re.compile(r"[`*]|\{#[^}]*\}|</?[a-zA-Z][^>]*>")
 
 
 def load(data: bytes, *, filename: str, limits: Limits) -> Document:
-    text = decode_text(data, filename=filename)
+    text = _without_comments(decode_text(data, filename=filename))
     builder = DocumentBuilder(format="md", filename=filename, limits=limits, source=text)
     front = _FRONT_MATTER.match(text)
     title = _TITLE_LINE.search(front.group(1) or "") if front else None
@@ -43,10 +43,26 @@ def load(data: bytes, *, filename: str, limits: Limits) -> Document:
     return builder.finish(title=title.group(1) if title else "")
 
 
-def _mark_blocks(builder: DocumentBuilder, text: str, offset: int) -> None:
+def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark").enable("table")
     parser.core.ruler.enableOnly(["normalize", "block"])
-    tokens = parser.parse(text[offset:])
+    return parser
+
+
+def _without_comments(text: str) -> str:
+    """Without HTML comments that stand alone: they are notes to editors, and nobody should be quoted one."""
+    if "<!--" not in text:
+        return text
+    lines = text.splitlines(keepends=True)
+    for token in _parser().parse(text):
+        content = token.content.strip()
+        if token.type == "html_block" and token.map and content.startswith("<!--") and content.endswith("-->"):
+            lines[token.map[0] : token.map[1]] = [""] * (token.map[1] - token.map[0])
+    return "".join(lines)
+
+
+def _mark_blocks(builder: DocumentBuilder, text: str, offset: int) -> None:
+    tokens = _parser().parse(text[offset:])
     line_starts = [offset, *(match.end() for match in re.compile("\n").finditer(text, offset))]
     line_starts.append(len(text))
 
