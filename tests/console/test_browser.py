@@ -150,7 +150,7 @@ def test_two_models_answer_side_by_side_and_leave_traces(page: Any, instance: In
     page.get_by_role("button", name="Ask the last prompt again").click()
     answered(page)
     assert page.locator(".turn").count() == 1
-    page.get_by_role("button", name="Clear").click()
+    page.locator(".page-head").get_by_role("button", name="Clear").click()
     page.get_by_text("Nothing said yet.").wait_for()
 
 

@@ -40,7 +40,7 @@ def test_figures_are_short_and_exact_enough() -> None:
     assert [_format.count(v) for v in (0, 12_345, 1_048_576, None)] == ["0", "12,345", "1.0M", "–"]
     assert [_format.money(v) for v in (0, 0.00004, 0.0042, 0.15, 2.5, None)] == [
         "$0",
-        "$4.0e-05",
+        "<$0.0001",
         "$0.0042",
         "$0.150",
         "$2.50",

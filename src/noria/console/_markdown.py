@@ -14,7 +14,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 
-__all__ = ["answer_html", "markdown_html", "marked_html"]
+__all__ = ["answer_html", "markdown_html", "marked_html", "squeezed"]
 
 # Private-use characters that stand for a citation's marker while Markdown is being rendered; taken out of the text before.
 _OPEN, _CLOSE = "\ue000", "\ue001"
@@ -66,6 +66,11 @@ def answer_html(text: str, citations: Iterable[tuple[int, int]]) -> str:
 
 def _plain(text: str) -> str:
     return text.replace(_OPEN, "").replace(_CLOSE, "")
+
+
+def squeezed(text: str) -> str:
+    """Without blank lines, for a list of passages."""
+    return re.sub(r"\n\s*\n+", "\n", text.strip())
 
 
 def marked_html(text: str, words: Iterable[str]) -> str:

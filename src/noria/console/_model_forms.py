@@ -91,7 +91,7 @@ def _route_form(session: Session, models: dict[str, dict[str, Any]], reload: Rel
             body: dict[str, Any] = {
                 "id": (name.value or "").strip(),
                 "source": "route",
-                "task": models[chosen[0]["model"]]["task"] if chosen else "chat",
+                "task": models[str(chosen[0]["model"])]["task"] if chosen else "chat",
                 "route": {"strategy": strategy.value, "targets": chosen, "sticky": bool(sticky.value)},
             }
             await _save(session, body, made, reload)

@@ -12,7 +12,7 @@ from typing import Any
 from nicegui import ui
 
 from noria.console import _format
-from noria.console._markdown import markdown_html
+from noria.console._markdown import markdown_html, squeezed
 from noria.console._session import Session
 from noria.console._widgets import box, copyable, state, table, text
 
@@ -72,7 +72,24 @@ def _content(session: Session, value: Any) -> None:
                     text(item["type"], tag="summary")
                     _block(session, item)
         return
-    _block(session, value)
+    if isinstance(value, dict) and isinstance(value.get("passages"), list):
+        _passages(session, value["passages"])
+        value = {name: rest for name, rest in value.items() if name != "passages"}
+    if value not in ({}, []):
+        _block(session, value)
+
+
+def _passages(session: Session, passages: list[Any]) -> None:
+    """What a retrieval found."""
+    for number, passage in enumerate(passages, 1):
+        if not isinstance(passage, dict):
+            _block(session, passage)
+            continue
+        with box("message"):
+            score = passage.get("score")
+            shown = f" · {score:.3f}" if isinstance(score, int | float) else ""
+            text(f"{number} · {passage.get('filename') or passage.get('file_id') or ''}{shown}", "role")
+            text(squeezed(str(passage.get("text") or ""))[:_LONG], "said small", tag="div")
 
 
 def _message(session: Session, item: Mapping[str, Any]) -> None:

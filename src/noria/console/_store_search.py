@@ -10,7 +10,7 @@ from nicegui import ui
 
 from noria.console import _format
 from noria.console._answer import place_words
-from noria.console._markdown import marked_html
+from noria.console._markdown import marked_html, squeezed
 from noria.console._session import Session
 from noria.console._store_files import FileList, parse_value, show_text
 from noria.console._widgets import box, button, empty, panel, text
@@ -107,14 +107,15 @@ class _Search:
             if why.get("context"):
                 text(why["context"], "muted small", tag="div")
             content = "".join(part["text"] for part in hit["content"])
-            ui.html(marked_html(content, why["matched_words"]), sanitize=True).classes("hit-text")
+            ui.html(marked_html(squeezed(content), why["matched_words"]), sanitize=True).classes("hit-text")
             span = (why["start"], why["end"])
             show = partial(show_text, self._session, self._store_id, hit["file_id"], hit["filename"], span)
-            button(t("search.source"), show, icon="article", kind="quiet")
+            button(t("search.source"), show, icon="o_article", kind="quiet")
 
 
 def _reason(name: str, found: dict[str, Any] | None, score: str, session: Session) -> None:
     if found is None:
-        text(f"{name}: {session.t('search.not_found')}", "muted")
+        missed = session.t("search.not_found")
+        text(f"{name}: {missed}", "muted")
         return
     text(f"{name}: #{found['rank']} · {session.t(score, value=format(found['score'], '.3f'))}")

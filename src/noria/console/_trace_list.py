@@ -49,6 +49,8 @@ def fill_traces(session: Session, body: Element, traces: Sequence[dict[str, Any]
                 state("error" if failed else "ok", t.of("status", trace["status"]))
             text(trace["model"] or "–", "wide mono name", tag="td")
             text(_format.seconds(trace["duration_ns"] / 1e9), "num", tag="td")
-            text(f"{_format.count(trace['input_tokens'])} → {_format.count(trace['output_tokens'])}", "num wide", tag="td")
-            text(_format.money(trace["cost_usd"]), "num wide", tag="td")
+            used = bool(trace["total_tokens"])  # without a model's call there is neither a count nor a price
+            tokens = f"{_format.count(trace['input_tokens'])} → {_format.count(trace['output_tokens'])}"
+            text(tokens if used else "–", "num wide", tag="td")
+            text(_format.money(trace["cost_usd"]) if used or trace["cost_usd"] else "–", "num wide", tag="td")
             text((trace["input_preview"] or "")[:200], "wide fill muted", tag="td")
