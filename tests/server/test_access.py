@@ -68,7 +68,9 @@ def test_a_database_never_holds_a_key_in_clear(own: NoriaServer) -> None:
 
 def test_a_large_body_is_refused_before_it_is_read(own: NoriaServer) -> None:
     with own.client() as client:
-        declared = client.post("/v1/chat/completions", content=b"x" * (1024 * 1024 + 1), headers={"content-type": "application/json"})
+        declared = client.post(
+            "/v1/chat/completions", content=b"x" * (1024 * 1024 + 1), headers={"content-type": "application/json"}
+        )
         assert declared.status_code == 413
 
         def pieces() -> Iterator[bytes]:

@@ -86,7 +86,10 @@ def test_a_passage_is_exactly_its_span_of_the_extracted_text(server: NoriaServer
 
 def test_filters_choose_files(server: NoriaServer, store: Any) -> None:
     client = server.openai()
-    wanted: Any = {"type": "and", "filters": [{"type": "eq", "key": "lang", "value": "zh"}, {"type": "gt", "key": "year", "value": 2021}]}
+    wanted: Any = {
+        "type": "and",
+        "filters": [{"type": "eq", "key": "lang", "value": "zh"}, {"type": "gt", "key": "year", "value": 2021}],
+    }
     found = client.vector_stores.search(store.id, query="cats 猫", filters=wanted)
     assert {hit.filename for hit in found} == {"水车.md"}
     with pytest.raises(openai.BadRequestError, match="filters"):

@@ -247,7 +247,7 @@ class Ingestor:
             StoredPassage.store_id == store.id, StoredPassage.sha256.in_({passage.hash for passage in passages})
         )
         async with self._database.read() as session:
-            found = {sha256: vector for sha256, vector in await session.execute(query)}
+            found = {row.sha256: row.vector for row in await session.execute(query)}
         missing = {passage.hash: passage.text_to_embed for passage in passages if passage.hash not in found}
         if missing:
             vectors = await self._embedder.embed(list(missing.values()), model=store.embedding_model, kind="passage")

@@ -113,7 +113,7 @@ class _Open:
     texts: TantivyTextIndex
     hybrid: HybridSearch
     version: int
-    files: _Files = field(default_factory=lambda: _Files())
+    files: _Files = field(default_factory=_Files)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     saver: asyncio.Task[None] | None = None
     dirty: bool = False

@@ -212,7 +212,7 @@ class VectorStores:
             if row is None or row.store_id != store.id:
                 raise NotFound(f"No file batch {batch_id!r} in the vector store {store.id}.", param="batch_id")
             query = select(StoreFile.status, func.count()).where(StoreFile.batch_id == batch_id).group_by(StoreFile.status)
-            counts = {status: count for status, count in await session.execute(query)}
+            counts = {str(row[0]): int(row[1]) for row in await session.execute(query)}
         return row, FileCounts(**counts)
 
     async def cancel_batch(self, batch_id: str) -> None:
