@@ -225,7 +225,8 @@ def benchmark(name: str) -> str:
         result = json.loads(file.read_text())
         parts.append(f"From `benchmarks/results/{file.name}`:")
         parts += [found for key, value in result.items() if key not in _FACTS for found in _shown(key, value)]
-        facts = ", ".join(f"{key} {value}" for key in _FACTS if key in result for key, value in _flat(key, result[key]))
+        found = ((name, value) for key in _FACTS if key in result for name, value in _flat("", result[key]))
+        facts = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in found if "://" not in value)
         parts.append(f"<small>{facts}</small>")
     return "\n\n".join(parts)
 

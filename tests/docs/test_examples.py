@@ -31,9 +31,8 @@ def test_chat() -> None:
 
 
 def test_ask_documents(at_the_docs_server: Path) -> None:
-    said = _run(
-        "ask_documents.py", str(at_the_docs_server / "my-docs"), "How many days of holiday does every employee have a year?"
-    )
+    question = "Every employee has how many days of holiday a year?"
+    said = _run("ask_documents.py", str(at_the_docs_server / "my-docs"), question)
     assert "3 files indexed, 0 failed" in said
     assert "27 days" in said
     assert "[1] handbook.md, Handbook > Holidays" in said
