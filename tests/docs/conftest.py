@@ -16,10 +16,11 @@ _CHAT = ("smollm2-135m-instruct", "openai/gpt-4o-mini", "deepseek/deepseek-chat"
 def docs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NoriaServer]:
     """Real but for the models: a user's entry wins over the catalogue's, so that no weights and no network are needed."""
     home: Path = tmp_path_factory.mktemp("docs")
-    with running_server(home, scripted=False, NORIA_ALLOW_ENGINE_COMMANDS="true") as server:
+    env = {"NORIA_ALLOW_ENGINE_COMMANDS": "true", "NORIA_EMBEDDING_MODEL": SCRIPTED_EMBEDDING["id"]}
+    with running_server(home, scripted=False, **env) as server:
         for name in _CHAT:
             server.add_model({**SCRIPTED_CHAT, "id": name})
-        server.add_model({**SCRIPTED_EMBEDDING, "id": "multilingual-e5-small", "dimensions": 64})
+        server.add_model(SCRIPTED_EMBEDDING)
         yield server
 
 
