@@ -118,7 +118,7 @@ def test_a_document_is_uploaded_indexed_and_found(page: Any, tmp_path: Path) -> 
     page.goto("/knowledge")
     page.locator("tr", has=page.get_by_text("手册")).get_by_role("button", name="Delete").click()
     page.locator(".dialog").get_by_role("button", name="Delete").click()
-    page.get_by_text("手册").wait_for(state="detached")
+    page.locator("td a", has_text="手册").wait_for(state="detached")
 
 
 def test_two_models_answer_side_by_side_and_leave_traces(page: Any, instance: Instance) -> None:

@@ -28,6 +28,7 @@ async def home_page(session: Session) -> None:
     with page_head(t("home.title"), api.endpoint().url):
         pass
     body = box()
+    shown: list[Any] = []
 
     async def load() -> None:
         now = time.time()
@@ -39,6 +40,11 @@ async def home_page(session: Session) -> None:
             api.get("/v1/noria/traces/stats", {"group_by": "day", "from": now - _DAYS * 86400}),
             api.get("/v1/noria/traces", {"limit": 8}),
         )
+        # Redrawn only when something is new: a page kept open stays still.
+        fresh = [{**status, "uptime_s": status["uptime_s"] // 60, "spans": None}, models, stores, jobs, days, recent]
+        if fresh == shown:
+            return
+        shown[:] = fresh
         body.clear()
         with body:
             _figures(session, days["data"], now)

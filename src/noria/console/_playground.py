@@ -27,6 +27,8 @@ async def playground_page(session: Session, query: dict[str, str]) -> None:
     )
     usable = [card for card in models["data"] if card["task"] == "chat" and card["state"] in {"ready", "loaded"}]
     with page_head(t("playground.title")):
+        options = button(t("playground.options"), icon="tune", kind="quiet")
+        options.classes("phone-only")
         clear = button(t("playground.clear"), icon="delete_sweep", kind="quiet")
     if not usable:
         empty(t("playground.no_model"), t("playground.no_model_hint"), (t("nav.models"), "/models"))
@@ -36,7 +38,8 @@ async def playground_page(session: Session, query: dict[str, str]) -> None:
         with box("talk"):
             page = _Page(session, conversation, query.get("prompt", ""))
             clear.on_click(page.clear)
-        with box("choices"):
+        with box("choices") as side:
+            options.on_click(lambda: side.classes(toggle="open"))
             choices_panel(session, conversation.choices, usable, stores["data"])
 
 

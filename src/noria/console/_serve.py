@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from nicegui import app as nicegui_app
 from nicegui import ui
+from nicegui.storage import Storage
 
 from noria.console._connection import Connection
 from noria.console._edge import ConsoleEdge, is_loopback
@@ -43,8 +44,7 @@ async def serve(home: Path, connection: Connection, host: str, port: int) -> Non
     async with httpx.AsyncClient(timeout=httpx.Timeout(30.0, connect=3.0), trust_env=False) as client:
         # The owner's key works for whoever sits at this machine. Others bring their own.
         backend = Backend(connection, client, lend_owner=loopback)
-        nicegui_app.storage.path = home / "console"  # pyright: ignore[reportAttributeAccessIssue]
-        type(nicegui_app.storage).path = home / "console"
+        Storage.path = home / "console"
         asgi = FastAPI(openapi_url=None)
         nicegui_app.add_route("/favicon.ico", lambda _: FileResponse(_STATIC / "favicon.svg"))  # browsers ask for it unasked
         nicegui_app.add_static_files("/static", _STATIC)
@@ -125,12 +125,13 @@ def _listener(host: str, port: int) -> Generator[socket.socket, None, None]:
             raise ConfigurationError(
                 f"Cannot listen on {host}:{port}: {error.strerror}.", hint="Choose another with --port N (0: any free one)."
             ) from None
+        listener.listen(128)  # now, not when uvicorn does: whoever reads the file below must get through
         yield listener
 
 
 @contextlib.contextmanager
 def _announced(run_dir: Path, host: str, port: int) -> Generator[None, None, None]:
-    """Says where the console is; the socket is bound, so that whoever reads this can connect already."""
+    """Says where the console is; the socket listens already, so that whoever reads this can connect."""
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / CONSOLE_FILE
     shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104

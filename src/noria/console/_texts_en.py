@@ -79,6 +79,7 @@ EN: dict[str, str] = {
     "home.key_needed": "Programs need an API key. Create one under Settings.",
     # playground
     "playground.title": "Playground",
+    "playground.options": "Options",
     "playground.clear": "Clear",
     "playground.placeholder": "Ask something. Enter sends, Shift+Enter starts a new line.",
     "playground.send": "Send",

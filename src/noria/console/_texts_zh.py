@@ -79,6 +79,7 @@ ZH: dict[str, str] = {
     "home.key_needed": "程序需要 API 密钥，可在“设置”中创建。",
     # 试验台
     "playground.title": "试验台",
+    "playground.options": "选项",
     "playground.clear": "清空",
     "playground.placeholder": "输入问题。Enter 发送，Shift+Enter 换行。",
     "playground.send": "发送",
