@@ -60,7 +60,7 @@ def backup(home: Path, target: Path, *, external_database: bool = False) -> Mani
                     members.append(name)
             for name in (*_FILES, *_FOLDERS):
                 if (home / name).exists():
-                    tar.add(home / name, name, filter=_skip_temporary)
+                    _add(tar, home, home / name)
                     members.append(name)
             manifest = Manifest(__version__, int(time.time()), "external" if external_database else "sqlite", tuple(members))
             data = json.dumps(asdict(manifest), indent=1).encode()
@@ -107,5 +107,10 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         reader.backup(writer)
 
 
-def _skip_temporary(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if "/tmp/" in info.name or info.name.endswith("/tmp") else info
+def _add(tar: tarfile.TarFile, home: Path, path: Path) -> None:
+    """A file, or a folder with all in it, without uploads under way and what is deleted while we read."""
+    with contextlib.suppress(FileNotFoundError):
+        tar.add(path, str(path.relative_to(home)), recursive=False)
+    if path.is_dir() and path.name != "tmp":
+        for entry in sorted(path.iterdir()):
+            _add(tar, home, entry)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any, TypeVar
 
 from sqlalchemy import event, select
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from noria.errors import ConfigurationError, MissingExtra, NoriaError, Unavailable
+from noria.errors import ConfigurationError, InvalidRequest, MissingExtra, NoriaError, Unavailable
 
 from ._tables import DEFAULT_PROJECT, Project
 
@@ -75,9 +76,10 @@ class Database:
         if engine.dialect.name == "sqlite":
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         database = cls(engine, url)
-        async with database.write() as session:
-            if await session.get(Project, DEFAULT_PROJECT) is None:
-                session.add(Project(id=DEFAULT_PROJECT, name="default"))
+        with contextlib.suppress(IntegrityError):  # another server that starts at once was quicker
+            async with database.write() as session:
+                if await session.get(Project, DEFAULT_PROJECT) is None:
+                    session.add(Project(id=DEFAULT_PROJECT, name="default"))
         return database
 
     @contextlib.asynccontextmanager
@@ -122,16 +124,24 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _migrate(url: str) -> None:
-    from alembic import command
-    from alembic.config import Config
-
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         if _is_current(parsed.database):
             return
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        with Path(f"{parsed.database}.migrating").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two servers that start at once on an empty home
+            if not _is_current(parsed.database):
+                _upgrade(url)
     else:
         _async_url(url)
+        _upgrade(url)
+
+
+def _upgrade(url: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("sqlalchemy.url", sync_url(url).replace("%", "%%"))
@@ -158,6 +168,8 @@ def _explain(error: DBAPIError) -> NoriaError | DBAPIError:
             hint="Free some space; nothing was half-written.",
             retry_after_s=30,
         )
+    if "invalid byte sequence" in text or "\\u0000 cannot be converted" in text or "unsupported Unicode escape" in text:
+        return InvalidRequest("A text in the request holds a NUL character, which cannot be stored.", code="invalid_value")
     if "database is locked" in text:
         return Unavailable("The database is busy.", code="database_busy", hint="Try again.", retry_after_s=1)
     return error
