@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,3 +129,45 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NoriaServer]:
 def client(server: NoriaServer) -> Iterator[httpx.Client]:
     with server.client() as client:
         yield client
+
+
+PG_BIN = Path("/usr/lib/postgresql/15/bin")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL of this session's own, on a Unix socket."""
+    if not (PG_BIN / "initdb").exists():
+        pytest.skip("PostgreSQL 15 is not installed")
+    home = Path(subprocess.check_output(["mktemp", "-d", "/tmp/noria-pg-XXXXXX"], text=True).strip())
+    as_postgres: list[str] = []
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        owner = pwd.getpwnam("postgres")
+        os.chown(home, owner.pw_uid, owner.pw_gid)
+        as_postgres = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+    data, quiet = home / "data", {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/tmp"}
+    initdb = [*as_postgres, PG_BIN / "initdb", "-D", data, "-U", "noria", "-A", "trust", "-E", "UTF8", "--locale=C"]
+    subprocess.run(initdb, **quiet)  # type: ignore[call-overload]
+    options = f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
+    control = [*as_postgres, PG_BIN / "pg_ctl", "-D", data, "-w"]
+    subprocess.run([*control, "-l", home / "log", "-o", options, "start"], **quiet)  # type: ignore[call-overload]
+    try:
+        yield f"postgresql://noria@/postgres?host={home}"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)  # type: ignore[call-overload]
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The URL of an empty database on it."""
+    from sqlalchemy import create_engine, text
+
+    admin = create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    name = f"t{os.urandom(6).hex()}"
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield postgres_url.replace("/postgres?", f"/{name}?")
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()

@@ -1,0 +1,211 @@
+"""Rows, pages and migrations, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, delete, select
+
+from noria.errors import InvalidRequest, Unavailable
+from noria.store import DEFAULT_PROJECT, Base, Cursor, Database, File, Job, new_id, page, sync_url
+
+
+def file(name: str = "a.txt", identity: str | None = None) -> File:
+    return File(id=identity or new_id("file-"), project_id=DEFAULT_PROJECT, filename=name, purpose="x", bytes=1, sha256="0" * 64)
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+def test_ids_rise_and_never_repeat_over_threads() -> None:
+    made: list[list[str]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=lambda mine=mine: mine.extend(new_id("x-") for _ in range(5000))) for mine in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(mine == sorted(mine) for mine in made)
+    assert len({identity for mine in made for identity in mine}) == 20_000
+    assert {len(identity) for mine in made for identity in mine} == {len("x-") + 32}
+
+
+def test_ids_rise_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [new_id("x-")]
+    monkeypatch.setattr("time.time_ns", lambda: 1_000_000)
+    made += [new_id("x-") for _ in range(70_000)]
+    assert made == sorted(made)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+IDS = [f"file-{number:02}" for number in range(12)]
+KEYS = st.none() | st.sampled_from([*IDS, "file-03x", "file-", "zzz"])
+
+
+def slowly(ids: list[str], cursor: Cursor) -> tuple[list[str], bool]:
+    """What a page is: the whole list in order, cut between the cursors, from the side that the cursor names."""
+    whole = sorted(ids, reverse=cursor.order == "desc")
+    later = (lambda a, b: a < b) if cursor.order == "desc" else (lambda a, b: a > b)
+    whole = [i for i in whole if cursor.after is None or later(i, cursor.after)]
+    whole = [i for i in whole if cursor.before is None or later(cursor.before, i)]
+    if cursor.before is not None and cursor.after is None:
+        return whole[-cursor.limit :], len(whole) > cursor.limit
+    return whole[: cursor.limit], len(whole) > cursor.limit
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(
+    ids=st.sets(st.sampled_from(IDS)),
+    limit=st.integers(1, 6),
+    order=st.sampled_from(["asc", "desc"]),
+    after=KEYS,
+    before=KEYS,
+)
+def test_pages_are_as_the_definition_says(tmp_path_factory, ids, limit, order, after, before) -> None:  # type: ignore[no-untyped-def]
+    cursor = Cursor(limit, order, after, before)
+
+    async def ask() -> tuple[list[str], bool]:
+        database = await _shared(tmp_path_factory)
+        try:
+            async with database.write() as session:
+                await session.execute(delete(File))
+                session.add_all([file(identity=identity) for identity in ids])
+            async with database.read() as session:
+                found = await page(session, select(File), File.id, cursor)
+            return [row.id for row in found.data], found.has_more
+        finally:
+            await database.aclose()
+
+    assert asyncio.run(ask()) == slowly(list(ids), cursor)
+
+
+async def _shared(factory: pytest.TempPathFactory) -> Database:
+    return await Database.open(f"sqlite:///{factory.getbasetemp() / 'pages.db'}")
+
+
+async def test_a_walk_sees_each_row_once_while_rows_come_and_go(database: Database) -> None:
+    stay = [new_id("file-") for _ in range(30)]
+    async with database.write() as session:
+        session.add_all([file(identity=identity) for identity in stay])
+    seen: list[str] = []
+    cursor = Cursor(7, "asc")
+    while True:
+        async with database.read() as session:
+            found = await page(session, select(File), File.id, cursor)
+        seen += [row.id for row in found.data]
+        if not found.has_more:
+            break
+        cursor = Cursor(7, "asc", after=seen[-1])
+        async with database.write() as session:
+            session.add(file())
+            await session.execute(delete(File).where(File.id == seen[0]))
+    assert seen[:30] == stay
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("limit", [0, 1001, -5])
+def test_a_page_has_bounds(limit: int) -> None:
+    with pytest.raises(InvalidRequest):
+        Cursor(limit)
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_failed_block_writes_nothing(database: Database) -> None:
+    async def fail() -> None:
+        async with database.write() as session:
+            session.add(file("lost.txt"))
+            await session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    async with database.read() as session:
+        assert (await session.scalars(select(File))).all() == []
+
+
+async def test_many_writers_lose_no_update(database: Database) -> None:
+    async with database.write() as session:
+        session.add(Job(id="j", project_id=DEFAULT_PROJECT, kind="k", subject="s", status="running", detail={}))
+
+    async def add() -> None:
+        async with database.write() as session:
+            row = await session.get_one(Job, "j", with_for_update=not database.is_sqlite)
+            row.done += 1
+
+    await asyncio.gather(*[add() for _ in range(40)])
+    async with database.read() as session:
+        assert (await session.get_one(Job, "j")).done == 40
+
+
+@pytest.mark.postgres
+async def test_a_nul_character_is_the_callers_fault(postgres_database: str) -> None:
+    database = await Database.open(postgres_database)
+    try:
+        for row in (file("a\0b"), Job(id="j", project_id=DEFAULT_PROJECT, kind="k", subject="s", status="x", detail={"a": "\0"})):
+            with pytest.raises(InvalidRequest, match="NUL"):
+                async with database.write() as session:
+                    session.add(row)
+        with pytest.raises(InvalidRequest, match="NUL"):
+            async with database.read() as session:
+                await session.get(File, "a\0b")
+    finally:
+        await database.aclose()
+
+
+async def test_a_locked_file_is_busy_not_broken(tmp_path: Path) -> None:
+    database = await Database.open(f"sqlite:///{tmp_path / 'noria.db'}")
+
+    async def write() -> None:
+        async with database.write() as session:
+            await (await session.connection()).exec_driver_sql("PRAGMA busy_timeout=50")
+            session.add(file())
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "noria.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="busy"):
+            await write()
+        other.execute("ROLLBACK")
+    await write()
+    await database.aclose()
+
+
+# --- migrations -------------------------------------------------------------------------------------------------------
+
+
+async def test_migrations_make_what_the_models_say(database: Database) -> None:
+    engine = create_engine(sync_url(database.url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+async def test_opening_again_keeps_everything(url: str) -> None:
+    for round_number in range(3):
+        database = await Database.open(url)
+        async with database.write() as session:
+            session.add(file(f"{round_number}.txt"))
+        await database.aclose()
+    database = await Database.open(url)
+    async with database.read() as session:
+        assert len((await session.scalars(select(File))).all()) == 3
+    await database.aclose()
+
+
+def test_two_processes_may_migrate_at_once(url: str) -> None:
+    program = f"import asyncio; from noria.store import Database; asyncio.run(Database.open({url!r}))"
+    started = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
