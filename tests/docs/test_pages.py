@@ -51,3 +51,14 @@ def test_a_page_exists_in_both_languages_with_the_same_examples(page: Path) -> N
 def _code(page: Path) -> list[tuple[str, bool, str]]:
     """Each block's language, whether it is run, and its code without comments, which are translated."""
     return [(block.language, block.not_run is None, _COMMENT.sub("", block.code).strip()) for block in snippets(page)]
+
+
+_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_TOP = [ROOT / name for name in ("README.md", "README.zh-CN.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")]
+
+
+@pytest.mark.parametrize("page", _TOP, ids=lambda page: page.name)
+def test_links_and_pictures_of_the_top_pages_exist(page: Path) -> None:
+    """Those below docs/ are checked by MkDocs."""
+    targets = [link for link in _LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
+    assert [link for link in targets if not (page.parent / link).exists()] == []
