@@ -38,7 +38,7 @@ async def home_page(session: Session) -> None:
             api.get("/v1/vector_stores", {"limit": 100}),
             api.get("/v1/noria/jobs", {"status": "running"}),
             api.get("/v1/noria/traces/stats", {"group_by": "day", "from": now - _DAYS * 86400}),
-            api.get("/v1/noria/traces", {"limit": 8}),
+            api.get("/v1/noria/traces", {"limit": 12}),
         )
         # Redrawn only when something is new: a page kept open stays still.
         fresh = [{**status, "uptime_s": status["uptime_s"] // 60, "spans": None}, models, stores, jobs, days, recent]

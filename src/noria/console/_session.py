@@ -29,7 +29,6 @@ class Backend:
     lend_owner: bool
     keys: dict[str, str] = field(default_factory=dict[str, str])
     reachable: bool = True
-    keys_required: bool = False
 
 
 class Session:

@@ -67,7 +67,7 @@ EN: dict[str, str] = {
     "home.jobs": "Jobs running",
     "home.instance": "Instance",
     "home.stores": "Knowledge",
-    "home.stores_value": "{stores} stores, {files} files",
+    "home.stores_value": "stores {stores}, files {files}",
     "home.version": "Version",
     "home.uptime": "Up for",
     "home.database": "Database",
