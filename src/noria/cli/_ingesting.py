@@ -210,9 +210,9 @@ class _Run:
     def _jobs(self) -> list[dict[str, Any]]:
         """The jobs that index files of this store, running ones first."""
         found: list[dict[str, Any]] = []
-        for status in ("running", "queued"):
+        for status in ("queued", "running"):  # asked for in a job's own order: one that starts meanwhile is not missed
             rows = self._api.pages("/v1/noria/jobs", kind="ingest", status=status)
-            found += [job for job in rows if job["subject"] == self._result.store_id]
+            found = [job for job in rows if job["subject"] == self._result.store_id] + found
         return found
 
     def settle(self) -> None:
