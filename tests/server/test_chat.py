@@ -148,3 +148,25 @@ def test_an_idempotency_key_answers_once(client) -> None:
     assert again.headers["idempotent-replayed"] == "true"
     other = client.post("/v1/chat/completions", json={**body, "n": 1}, headers=headers)
     assert other.status_code == 409
+
+
+def test_metrics_count_calls_tokens_and_time(server: NoriaServer) -> None:
+    client = server.openai()
+    client.chat.completions.create(model="scripted", messages=HELLO)
+    list(client.chat.completions.create(model="scripted", messages=HELLO, stream=True))
+    client.responses.create(model="scripted", input="hello")
+    with server.client() as http:
+        text = http.get("/metrics").text
+    assert 'noria_requests_total{model="scripted",route="/v1/chat/completions",status="200"}' in text
+    assert 'noria_requests_total{model="scripted",route="/v1/responses",status="200"}' in text
+    assert 'noria_tokens_total{direction="output",model="scripted"}' in text
+    assert 'noria_ttft_seconds_count{model="scripted"}' in text
+
+
+def test_recorded_fields_are_in_the_trace(server: NoriaServer) -> None:
+    raw = server.openai().chat.completions.with_raw_response.create(
+        model="scripted", messages=HELLO, prompt_cache_key="cache-1", service_tier="default"
+    )
+    with server.client() as http:
+        trace = http.get(f"/v1/noria/traces/{raw.headers['x-noria-trace-id']}").text
+    assert "cache-1" in trace

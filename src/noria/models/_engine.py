@@ -17,6 +17,8 @@ from ._wire import Target, WireClient
 
 __all__ = ["EngineModel"]
 
+_LIMITS = {"max_tokens", "max_completion_tokens"}
+
 
 class EngineModel:
     """`ready` makes sure that the weights are on disk (or says how to get them) and gives the engine's spec."""
@@ -74,6 +76,8 @@ class EngineModel:
     def _body(self, call: Call) -> bytes:
         body: dict[str, Any] = dict(self._card.sampling) if call.operation != "embedding" else {}
         body.update(call.body)
+        if call.operation == "chat" and self._card.max_output_tokens is not None and not _LIMITS & body.keys():
+            body["max_completion_tokens"] = self._card.max_output_tokens  # a small model may never find its end
         body["model"] = self._card.upstream_name
         if call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}

@@ -84,9 +84,12 @@ class ResponseRequest(_Strict):
     """POST /v1/responses."""
 
     refused: ClassVar[dict[str, str]] = {
+        "access_programs": "there are no access programs here",
         "background": "background responses are not built; stream instead",
+        "background_options": "background responses are not built; stream instead",
         "context_management": "context management is not built; use `truncation`",
         "conversation": "the conversations API is not built; use `previous_response_id`",
+        "image": "image generation is not built",
         "moderation": "moderation is not built",
         "prompt": "stored prompts are not built",
         "prompt_cache_options": "the prefix cache needs no options",

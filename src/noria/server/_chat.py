@@ -65,19 +65,21 @@ async def create_chat_completion(body: ChatBody, request: Request, caller: Infer
         stored = StoredCall(
             noria.database, caller.project_id, body.model_dump(exclude_unset=True, by_alias=True), body.metadata or {}
         )
-    return await _answer(_Ask("chat", body.model, forward, body.safety_identifier or body.user, stored), request, caller, noria)
+    recorded = body.model_dump(exclude_unset=True, include=_OWN)
+    ask = _Ask("chat", body.model, forward, recorded, body.safety_identifier or body.user, stored)
+    return await _answer(ask, request, caller, noria)
 
 
 @router.post("/v1/completions", summary="Create a completion")
 async def create_completion(body: CompletionBody, request: Request, caller: Inference, noria: NoriaDep) -> Response:
     forward = body.model_dump(exclude_unset=True, by_alias=True, exclude=_OWN)
-    return await _answer(_Ask("completion", body.model, forward, body.user), request, caller, noria)
+    return await _answer(_Ask("completion", body.model, forward, {}, body.user), request, caller, noria)
 
 
 @router.post("/v1/embeddings", summary="Create embeddings")
 async def create_embedding(body: EmbeddingBody, request: Request, caller: Inference, noria: NoriaDep) -> Response:
     forward = body.model_dump(exclude_unset=True, by_alias=True, exclude=_OWN)
-    return await _answer(_Ask("embedding", body.model, forward, body.user), request, caller, noria)
+    return await _answer(_Ask("embedding", body.model, forward, {}, body.user), request, caller, noria)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class _Ask:
     operation: Operation
     model: str
     body: dict[str, Any]
+    recorded: dict[str, Any]
     user: str | None = None
     stored: StoredCall | None = None
 
@@ -92,7 +95,7 @@ class _Ask:
 async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) -> Response:
     span = trace.get_current_span()
     if span.is_recording():
-        attach_payload(span, input={**ask.body, **({"metadata": ask.stored.metadata} if ask.stored else {})})
+        attach_payload(span, input={**ask.body, **ask.recorded})
         if ask.user is not None:
             span.set_attribute(semconv.USER_ID, ask.user)
     resolved = await noria.hub.resolve(ask.model, caller.project_id)
@@ -108,6 +111,7 @@ async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) 
         slot.leave()
         raise
     headers = {"x-noria-model": reply.card.id}
+    request.scope["noria.model"], request.scope["noria.observed"] = reply.card.id, observed
     if call.stream:
         relay = _Relay(ask, reply, observed, wants_usage=bool((ask.body.get("stream_options") or {}).get("include_usage")))
 

@@ -141,6 +141,9 @@ class EmbeddingBody(Body):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = Field(default=None, json_schema_extra=RECORDED)
+    truncate: bool | None = Field(
+        default=None, description="Beyond OpenAI's: cut texts that are too long for the model instead of refusing them."
+    )
     input_type: Literal["query", "passage"] | None = Field(
         default=None, description="Beyond OpenAI's: what the text is, for embedders that tell queries from passages."
     )

@@ -9,8 +9,10 @@ import orjson
 from fastapi import Query, Request
 from fastapi.responses import Response
 from opentelemetry import trace
+from opentelemetry.trace import Span
 
 from noria.errors import InvalidRequest
+from noria.models import Observed, Usage
 from noria.responses import Event, ResponseRequest
 from noria.store import Cursor
 from noria.tracing import attach_payload
@@ -44,7 +46,7 @@ async def create_response(body: ResponseRequest, request: Request, caller: Infer
         async def pieces() -> AsyncIterator[bytes]:
             async for event in events:
                 if "response" in event and event["type"] not in {"response.created", "response.in_progress"}:
-                    attach_payload(span, output=event["response"])
+                    _note(request, span, event["response"])
                 yield sse(orjson.dumps(event), event["type"])
 
         return EventStream(pieces(), close)
@@ -55,8 +57,16 @@ async def create_response(body: ResponseRequest, request: Request, caller: Infer
                 last = event
     finally:
         await close()
-    attach_payload(span, output=last["response"])
+    _note(request, span, last["response"])
     return Response(orjson.dumps(last["response"]), media_type="application/json")
+
+
+def _note(request: Request, span: Span, response: dict[str, Any]) -> None:
+    """The finished response on the request's span, and its model and tokens for the counters."""
+    attach_payload(span, output=response)
+    usage = response.get("usage") or {}
+    tokens = Usage(input_tokens=usage.get("input_tokens", 0), output_tokens=usage.get("output_tokens", 0))
+    request.scope["noria.model"], request.scope["noria.observed"] = response["model"], Observed(tokens)
 
 
 @router.get("/v1/responses/{response_id}", summary="Get a response")

@@ -12,6 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from noria.models import Observed
 from noria.tracing import RequestOutcome, extract, semconv
 
 if TYPE_CHECKING:
@@ -60,4 +61,23 @@ class RootSpan:
                 span.set_status(Status(StatusCode.ERROR, f"HTTP {status}"))
                 span.set_attribute(semconv.ERROR_TYPE, scope.get("noria.error") or str(status))
             span.end()
-            self._metrics.observe(RequestOutcome(route, scope.get("noria.model") or "", status, time.perf_counter() - begun))
+            self._metrics.observe(_outcome(scope, route, status, time.perf_counter() - begun))
+
+
+def _outcome(scope: Scope, route: str, status: int, latency_s: float) -> RequestOutcome:
+    """What the counters are told; a route that called a model has left its name and usage in the scope."""
+    observed: Observed | None = scope.get("noria.observed")
+    model = str(scope.get("noria.model") or "")
+    if observed is None:
+        return RequestOutcome(route, model, status, latency_s)
+    usage = observed.usage
+    return RequestOutcome(
+        route,
+        model,
+        status,
+        latency_s,
+        ttft_s=observed.ttft_s,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=usage.cost_usd or 0.0,
+    )

@@ -76,6 +76,7 @@ def _listener(host: str, port: int) -> Generator[socket.socket, None, None]:
             raise ConfigurationError(
                 f"Cannot listen on {host}:{port}: {error.strerror}.", hint="Choose another with --port N (0: any free one)."
             ) from None
+        listener.listen(2048)  # before the address is announced: who reads it may connect at once
         yield listener
     finally:
         listener.close()

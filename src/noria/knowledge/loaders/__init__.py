@@ -14,9 +14,18 @@ from pathlib import PurePath
 from typing import Protocol, cast
 
 from noria.errors import PayloadTooLarge
-from noria.knowledge._document import Document, Limits, unreadable
+from noria.knowledge._document import Document, DocumentBuilder, Limits, unreadable
 
-__all__ = ["Loader", "detect_format", "load_document", "supported_extensions"]
+__all__ = [
+    "Document",
+    "DocumentBuilder",
+    "Limits",
+    "Loader",
+    "detect_format",
+    "load_document",
+    "supported_extensions",
+    "unreadable",
+]
 
 
 class Loader(Protocol):
