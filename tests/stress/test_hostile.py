@@ -137,24 +137,7 @@ def test_a_zip_bomb_in_docx_fails_alone(server: NoriaServer) -> None:
     assert ingest(server, "well.txt", b"Water lifts the wheel.").status == "completed"
 
 
-WORDS = [
-    "water",
-    "stream",
-    "wind",
-    "horse",
-    "steam",
-    "brook",
-    "river",
-    "flood",
-    "rain",
-    "tide",
-    "spring",
-    "mill",
-    "oxen",
-    "donkey",
-    "gravity",
-    "sunlight",
-]
+WORDS = ["water", "stream", "wind", "horse", "steam", "brook", "river", "flood", "rain", "tide", "spring"]
 
 
 def pdf(pages: int) -> bytes:
