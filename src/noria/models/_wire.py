@@ -113,9 +113,7 @@ class WireClient:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._connect_timeout_s)
         headers = {"content-type": "application/json", **target.headers}
         try:
-            response = await self._session(target).post(
-                target.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
-            )
+            response = await self._send(target, body, headers, timeout)
         except TimeoutError:
             raise _too_slow(target, timeout_s) from None
         except NoriaError:
@@ -135,6 +133,20 @@ class WireClient:
             return await _begin(target, response)
         except TimeoutError:
             raise _too_slow(target, timeout_s) from None
+
+    async def _send(
+        self, target: Target, body: bytes, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """Again, once, where an engine closed a connection that it had kept open, just as this request was on its way."""
+        for attempt in (1, 2):
+            try:
+                return await self._session(target).post(
+                    target.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+                )
+            except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
+                if attempt == 2 or not target.local:
+                    raise
+        raise AssertionError("unreachable: the second attempt returns or raises")
 
     async def get_json(self, target: Target, *, timeout_s: float = 10.0) -> Any:
         timeout = aiohttp.ClientTimeout(total=timeout_s)
