@@ -69,7 +69,8 @@ class Database:
         await asyncio.to_thread(_migrate, url)
         options: dict[str, Any] = {"pool_size": 8, "max_overflow": 16}
         if url.startswith("sqlite"):
-            options["connect_args"] = {"timeout": 30}
+            # All kept: SQLite cannot give the descriptor of a closed connection back while another holds a lock.
+            options = {"pool_size": 16, "max_overflow": 0, "connect_args": {"timeout": 30}}
         else:
             options["pool_pre_ping"] = True
         engine = create_async_engine(_async_url(url), **options)
