@@ -104,3 +104,10 @@ def test_settings_show_origins_and_mask_secrets(own: NoriaServer) -> None:
         rows = {row["name"]: row for row in client.get("/v1/noria/settings").json()["data"]}
     assert rows["max_body_mb"] == {**rows["max_body_mb"], "value": 1, "origin": "NORIA_MAX_BODY_MB"}
     assert rows["home"]["origin"] == "command line"
+
+
+def test_a_page_without_an_origin_may_not_call(tmp_path: Path) -> None:
+    """A sandboxed frame or a local file sends `Origin: null`: it may be anyone's."""
+    with running_server(tmp_path / "home", scripted=False) as server, httpx.Client(base_url=server.url, trust_env=False) as page:
+        for origin, status in [("null", 403), ("file://", 403), ("https://evil.example", 403), ("http://localhost:3000", 200)]:
+            assert page.get("/v1/models", headers={"origin": origin}).status_code == status, origin
