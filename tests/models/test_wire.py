@@ -84,7 +84,7 @@ async def test_a_restart_does_not_leave_connections_behind() -> None:
 async def test_inside_is_refused_when_connecting(host: str) -> None:
     client = WireClient()
     async with answering(per_connection=9) as (port, connections):
-        with pytest.raises(NoriaError, match="not a public address|not a canonical"):
+        with pytest.raises(NoriaError, match=r"not a public address|not a canonical"):
             await post(client, Target(f"http://{host}:{port}/x", "it", {}, public_only=True))
         assert not connections
     await client.aclose()
