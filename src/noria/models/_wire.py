@@ -175,8 +175,10 @@ def _new_session(target: Target) -> aiohttp.ClientSession:
     else:
         resolver = _PublicResolver() if target.public_only else None
         connector = aiohttp.TCPConnector(limit=0, resolver=resolver, ttl_dns_cache=60, keepalive_timeout=60)
+    # Looking for a proxy in the environment costs aiohttp a thread a request: only where there is one to find.
+    proxied = not target.local and bool(getproxies())
     return aiohttp.ClientSession(
-        connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar(), trust_env=not target.local
+        connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar(), trust_env=proxied
     )
 
 

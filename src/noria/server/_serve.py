@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ._wiring import open_noria
 
 __all__ = ["SERVER_FILE", "serve"]
 
+_SWITCH_S = 0.0005
 SERVER_FILE = "server.json"
 """In the home's run folder while a server runs: where it listens, its process id, and a key for the owner's own tools."""
 
@@ -106,6 +108,9 @@ def run(loaded: Loaded) -> None:
     )
     for noisy in ("dbos", "httpx", "aiosqlite", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # The thread that writes spans computes too. By default it keeps the interpreter for 5 ms each time it gets it, which the
+    # event loop would wait for at every socket call (https://bugs.python.org/issue7946).
+    sys.setswitchinterval(_SWITCH_S)
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         import uvloop
 

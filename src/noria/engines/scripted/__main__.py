@@ -27,9 +27,17 @@ def main() -> int:
     except NoriaError as error:
         print(error, file=sys.stderr)
         return 2
-    uvicorn.run(
-        app, uds=options.uds, host="127.0.0.1", port=options.port or 0, log_level="warning", lifespan="off", access_log=False
+    config = uvicorn.Config(
+        app,
+        uds=options.uds,
+        host="127.0.0.1",
+        port=options.port or 0,
+        log_level="warning",
+        lifespan="off",
+        access_log=False,
+        timeout_keep_alive=75,
     )
+    uvicorn.Server(config).run()
     return 0
 
 
