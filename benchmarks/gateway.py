@@ -207,7 +207,7 @@ server: {{port: {port}}}
 """
     )
     with process(
-        [str(programs / "ogx"), "run", str(config), "--port", str(port)], log, {**os.environ, "HOME": str(folder)}
+        [str(programs / "ogx"), "run", str(config), "--port", str(port), "--insecure"], log, {**os.environ, "HOME": str(folder)}
     ) as child:
         wait(f"http://127.0.0.1:{port}/v1/health", child, log)
         yield Side("ogx", f"http://127.0.0.1:{port}/v1", "mock/mock", {}, [child.pid], version_of(programs, "ogx"))
