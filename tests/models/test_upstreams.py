@@ -102,6 +102,7 @@ def test_failures_keep_their_kind(
     assert len(upstream.seen) == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_slow_upstream_is_a_timeout(server: NoriaServer, upstream: Upstream, streaming: bool) -> None:
     behaviour = stream(chunk({"content": "late"}), first_s=30) if streaming else slow(30, good)

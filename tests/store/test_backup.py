@@ -15,6 +15,7 @@ from noria.store import backup, restore
 from tests.conftest import running_server, start_server
 
 
+@pytest.mark.slow
 def test_a_backup_under_load_restores_to_a_working_home(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server:
         client = server.openai()
