@@ -250,6 +250,7 @@ def test_models_are_filtered_routed_and_keyed(page: Any, instance: Instance) -> 
     page.locator(".dialog input").fill("sk-secret-of-mine-123456")
     page.get_by_role("button", name="Save").click()
     row.get_by_text("stored").wait_for()
+    page.locator(".dialog").wait_for(state="detached")  # what was typed goes with it
     assert "sk-secret-of-mine-123456" not in page.content()
     row.get_by_role("button", name="Forget the key").click()
     page.locator(".dialog").get_by_role("button", name="Delete").click()

@@ -111,3 +111,10 @@ def test_a_page_without_an_origin_may_not_call(tmp_path: Path) -> None:
     with running_server(tmp_path / "home", scripted=False) as server, httpx.Client(base_url=server.url, trust_env=False) as page:
         for origin, status in [("null", 403), ("file://", 403), ("https://evil.example", 403), ("http://localhost:3000", 200)]:
             assert page.get("/v1/models", headers={"origin": origin}).status_code == status, origin
+
+
+@pytest.mark.parametrize("query", ["max_latency_s=6e307", "min_tokens=99999999999999999999999", "min_cost_usd=inf", "from=1e300"])
+def test_impossible_figures_in_a_filter_are_refused(own: NoriaServer, query: str) -> None:
+    with own.client() as client:
+        assert client.get(f"/v1/noria/traces?{query}").status_code == 400
+        assert client.get(f"/v1/noria/traces/stats?{query}").status_code == 400

@@ -18,6 +18,7 @@ from ._routers import new_router
 __all__ = ["router"]
 
 router = new_router("Noria: traces")
+_LONGEST_S = 1e9  # as nanoseconds it still fits 64 bits
 
 _OTLP_TYPES: dict[str, Any] = {
     "requestBody": {
@@ -51,12 +52,12 @@ async def _filter(
     service: str | None = None,
     session_id: str | None = None,
     user_id: str | None = None,
-    min_latency_s: Annotated[float | None, Query(ge=0)] = None,
-    max_latency_s: Annotated[float | None, Query(ge=0)] = None,
-    min_cost_usd: Annotated[float | None, Query(ge=0)] = None,
-    max_cost_usd: Annotated[float | None, Query(ge=0)] = None,
-    min_tokens: Annotated[int | None, Query(ge=0)] = None,
-    max_tokens: Annotated[int | None, Query(ge=0)] = None,
+    min_latency_s: Annotated[float | None, Query(ge=0, le=_LONGEST_S)] = None,
+    max_latency_s: Annotated[float | None, Query(ge=0, le=_LONGEST_S)] = None,
+    min_cost_usd: Annotated[float | None, Query(ge=0, le=1e12)] = None,
+    max_cost_usd: Annotated[float | None, Query(ge=0, le=1e12)] = None,
+    min_tokens: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    max_tokens: Annotated[int | None, Query(ge=0, le=2**53)] = None,
     text: Annotated[str | None, Query(max_length=1000)] = None,
 ) -> TraceFilter:
     metadata = {k[9:-1]: v for k, v in request.query_params.multi_items() if k.startswith("metadata[") and k.endswith("]")}
