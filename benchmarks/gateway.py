@@ -306,6 +306,19 @@ async def measure(side: Side, seconds: float) -> dict[str, Any]:
     return row
 
 
+def summary(row: dict[str, Any], direct_row: dict[str, Any]) -> dict[str, Any]:
+    """The figures to be quoted: what is added to the upstream's own latency, and what is carried at most."""
+    short: dict[str, Any] = {"version": row["version"]}
+    for rate in RATES:
+        for key in ("p50_ms", "p99_ms"):
+            short[f"added {key} at {rate}/s"] = round(row[f"rate_{rate}"][key] - direct_row[f"rate_{rate}"][key], 2)
+    short["max requests/s"] = round(row["maximum"]["requests_per_s"], 1)
+    short["CPU ms/request"] = round(row["maximum"]["cpu_ms_per_request"], 2)
+    short["chunks/s, 50 streams"] = round(row["streams"]["chunks_per_s"]) or "failed"
+    short["failures"] = row["failures"]
+    return short
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", default="litellm,portkey,ogx")
@@ -322,13 +335,9 @@ def main() -> None:
             except (SystemExit, AssertionError, aiohttp.ClientError, subprocess.CalledProcessError) as error:
                 rows[name] = {"failed": str(error)[-600:]}
         print(name, json.dumps(rows[name]))
-    for row in rows.values():
-        for rate in RATES:
-            if f"rate_{rate}" in row and "rate_25" in rows["direct"]:
-                base = rows["direct"][f"rate_{rate}"]
-                row[f"added_{rate}"] = {key: row[f"rate_{rate}"][key] - base[key] for key in base}
+    table = {name: row if "failed" in row else summary(row, rows["direct"]) for name, row in rows.items()}
     if not options.no_save:
-        results.save("gateway", {"settings": vars(options), "upstream_ms": 20, "rows": rows})
+        results.save("gateway", {"settings": vars(options), "upstream_ms": 20, "rows": table})
 
 
 if __name__ == "__main__":
