@@ -1,0 +1,68 @@
+"""All benchmarks, one after the other, results under benchmarks/results: `python -m benchmarks.run [NAME …]`.
+
+Takes an hour or more on two cores and wants the machine for itself. A Noria server with the default models is started for
+those that need one. One that fails is reported at the end; the others run on.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def commands(url: str, gguf: Path) -> dict[str, list[str]]:
+    """Each benchmark's command line; `url` is a running server's."""
+
+    def script(name: str, *options: str) -> list[str]:
+        return [sys.executable, f"benchmarks/{name}.py", *options, "--out", str(_RESULTS / f"{name}.json")]
+
+    return {
+        "gateway": [sys.executable, "-m", "benchmarks.gateway"],
+        "engine": script("engine", "--gguf", str(gguf), "--sides", "noria,genai,llama"),
+        "spans": script("spans", "--peers", "phoenix,mlflow", "--sizes", "100000,1000000"),
+        "search": script("search", "--embeddings-url", f"{url}/v1", "--query-prefix", "query: "),
+        "ingest": script("ingest", "--url", f"{url}/v1"),
+        "answers": [sys.executable, "-m", "benchmarks.answers", "--url", url],
+    }
+
+
+def main() -> int:
+    root = Path(__file__).parent.parent
+    _RESULTS.mkdir(exist_ok=True)
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="noria-bench-") as folder:
+        home = Path(folder)
+        server = subprocess.Popen([sys.executable, "-m", "noria.server", "--home", folder, "--port", "0"])
+        try:
+            announced = home / "run" / "server.json"
+            while not announced.exists():
+                if server.poll() is not None:
+                    print("The server did not start.", file=sys.stderr)
+                    return 1
+                time.sleep(0.1)
+            gguf = next((Path.home() / ".cache" / "noria" / "models" / "smollm2-135m-instruct" / "source").glob("*.gguf"))
+            every = commands(json.loads(announced.read_text())["url"], gguf)
+            wanted = sys.argv[1:] or list(every)
+            if unknown := [name for name in wanted if name not in every]:
+                print(f"No benchmark {unknown[0]!r}. There are: {', '.join(every)}.", file=sys.stderr)
+                return 2
+            for name in wanted:
+                print(f"== {name}", flush=True)
+                if subprocess.run(every[name], cwd=root, check=False).returncode:
+                    failed.append(name)
+        finally:
+            server.terminate()
+            server.wait(30)
+    if failed:
+        print(f"Failed: {', '.join(failed)}.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
