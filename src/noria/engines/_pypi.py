@@ -59,7 +59,8 @@ class PipSettings:
                 if separator and key.startswith(f"{section}."):
                     values[key.removeprefix(f"{section}.")] = _literal(value)
         no_index = values.get("no-index", "").lower() in ("1", "true", "yes", "on")
-        indexes = [values.get("index-url") or "https://pypi.org/simple", *values.get("extra-index-url", "").split()]
+        indexes = [values.get("index-url") or _default_index(), *values.get("extra-index-url", "").split()]
+        indexes = [index for index in indexes if index]
         return cls(
             indexes=() if no_index else tuple(indexes),
             find_links=tuple(values.get("find-links", "").split()),
@@ -78,6 +79,17 @@ class PipSettings:
             if self.client_cert:
                 verify.load_cert_chain(self.client_cert)
         return httpx.Client(verify=verify, proxy=self.proxy, follow_redirects=True, timeout=httpx.Timeout(60, connect=15))
+
+
+def _default_index() -> str:
+    """The index that pip asks where none is configured; empty when pip does not say (then it is run itself)."""
+    program = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _literal(value: str) -> str:
