@@ -158,6 +158,10 @@ def test_shift_enter_is_a_new_line_and_stop_stops(page: Any) -> None:
     page.goto("/playground?model=smollm2-135m-instruct")
     page.get_by_label("Max tokens").fill("2000")
     page.get_by_label("Max tokens").press("Tab")
+    # Held to a long list, so that the answer is still being written when the button is reached.
+    many = '{"type": "array", "minItems": 600, "items": {"enum": ["one", "two"]}}'
+    page.get_by_label("JSON schema of the answer").fill(f'{{"type": "object", "properties": {{"n": {many}}}, "required": ["n"]}}')
+    page.get_by_label("JSON schema of the answer").press("Tab")
     box = page.locator(".prompt textarea")
     box.fill("Count slowly from one to a thousand.")
     box.press("Shift+Enter")
