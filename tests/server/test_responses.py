@@ -171,3 +171,13 @@ def test_a_response_survives_kill_9(tmp_path: Path) -> None:
             assert again.openai().chat.completions.retrieve(completion.id).choices[0].message.content == "durable"
         finally:
             again.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_trace_counts_a_responses_tokens_once(own: NoriaServer, stream: bool) -> None:
+    raw = own.openai().responses.with_raw_response.create(model="actor", input="one two three", stream=stream)
+    if stream:
+        list(raw.parse())
+    with own.client() as http:
+        trace = http.get(f"/v1/noria/traces/{raw.headers['x-noria-trace-id']}").json()
+    assert trace["output_tokens"] == 3

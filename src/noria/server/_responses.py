@@ -15,7 +15,7 @@ from noria.errors import InvalidRequest
 from noria.models import Observed, Usage
 from noria.responses import Event, ResponseRequest
 from noria.store import Cursor
-from noria.tracing import attach_payload
+from noria.tracing import attach_payload, semconv
 
 from ._deps import Data, Inference, NoriaDep
 from ._routers import new_router
@@ -64,6 +64,7 @@ async def create_response(body: ResponseRequest, request: Request, caller: Infer
 def _note(request: Request, span: Span, response: dict[str, Any]) -> None:
     """The finished response on the request's span, and its model and tokens for the counters."""
     attach_payload(span, output=response)
+    span.set_attribute(semconv.ROLLUP, True)  # its usage repeats what the model calls inside report
     usage = response.get("usage") or {}
     tokens = Usage(input_tokens=usage.get("input_tokens", 0), output_tokens=usage.get("output_tokens", 0))
     request.scope["noria.model"], request.scope["noria.observed"] = response["model"], Observed(tokens)
