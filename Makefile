@@ -18,7 +18,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	@echo "Installing what tests, checks and docs need…"
-	@$(PIP) --editable ".[dev,docs,postgres]"
+	@$(PIP) --editable ".[dev,docs,postgres,train]"
 	@touch $@
 
 install: $(VENV)/.dev ## Install everything for working on Noria

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
+    "BIG_ID",
     "DEFAULT_PROJECT",
     "ApiKey",
     "Base",
@@ -29,14 +30,15 @@ __all__ = [
     "StoredPassage",
     "StoredResponse",
     "VectorStore",
+    "now",
 ]
 
 DEFAULT_PROJECT = "proj_default"
-_Json = JSON().with_variant(JSONB(), "postgresql")
-_BigId = BigInteger().with_variant(Integer(), "sqlite")
+_Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+BIG_ID = BigInteger().with_variant(Integer(), "sqlite")
 
 
-def _now() -> int:
+def now() -> int:
     return int(time.time())
 
 
@@ -48,7 +50,7 @@ class Project(Base):
     __tablename__ = "project"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(256))
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 
 
 class ApiKey(Base):
@@ -62,7 +64,7 @@ class ApiKey(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[Any]]
     requests_per_minute: Mapped[int | None] = mapped_column(Integer)
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
     expires_at: Mapped[int | None] = mapped_column(BigInteger)
     last_used_at: Mapped[int | None] = mapped_column(BigInteger)
     revoked_at: Mapped[int | None] = mapped_column(BigInteger)
@@ -76,7 +78,7 @@ class Credential(Base):
     provider: Mapped[str] = mapped_column(String(128), primary_key=True)
     ciphertext: Mapped[bytes] = mapped_column(LargeBinary)
     hint: Mapped[str] = mapped_column(String(16))
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 
 
 class ModelEntry(Base):
@@ -87,7 +89,7 @@ class ModelEntry(Base):
     id: Mapped[str] = mapped_column(String(256), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
     spec: Mapped[dict[str, Any]]
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 
 
 class File(Base):
@@ -98,7 +100,9 @@ class File(Base):
     purpose: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    origin: Mapped[dict[str, Any] | None]
+    """What Noria made it of: `{"kind": "dataset", "dataset_id", "version", "split"}`; None for an upload."""
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
     expires_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
@@ -114,8 +118,8 @@ class VectorStore(Base):
     embedding_model: Mapped[str] = mapped_column(String(256))
     dimensions: Mapped[int] = mapped_column(Integer)
     expires_after_days: Mapped[int | None] = mapped_column(Integer)
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
-    last_active_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
+    last_active_at: Mapped[int] = mapped_column(BigInteger, default=now)
     version: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
@@ -124,7 +128,7 @@ class FileBatch(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("project.id"), index=True)
     store_id: Mapped[str] = mapped_column(ForeignKey("vector_store.id", ondelete="CASCADE"), index=True)
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 
 
 class StoreFile(Base):
@@ -135,7 +139,7 @@ class StoreFile(Base):
 
     __tablename__ = "store_file"
     __table_args__ = (UniqueConstraint("store_id", "file_id"),)
-    ordinal: Mapped[int] = mapped_column(_BigId, primary_key=True, autoincrement=True)
+    ordinal: Mapped[int] = mapped_column(BIG_ID, primary_key=True, autoincrement=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("project.id"))
     store_id: Mapped[str] = mapped_column(ForeignKey("vector_store.id", ondelete="CASCADE"), index=True)
     file_id: Mapped[str] = mapped_column(ForeignKey("file.id"), index=True)
@@ -150,7 +154,7 @@ class StoreFile(Base):
     usage_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     num_passages: Mapped[int] = mapped_column(Integer, default=0)
     changed_version: Mapped[int] = mapped_column(BigInteger, default=0)
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 
 
 class StoredPassage(Base):
@@ -162,7 +166,7 @@ class StoredPassage(Base):
         Index("ix_passage_sha256", "store_id", "sha256"),
         {"sqlite_autoincrement": True},  # an id is never used again: indexes know passages by it
     )
-    id: Mapped[int] = mapped_column(_BigId, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True, autoincrement=True)
     store_id: Mapped[str] = mapped_column(ForeignKey("vector_store.id", ondelete="CASCADE"))
     file_ordinal: Mapped[int] = mapped_column(ForeignKey("store_file.ordinal", ondelete="CASCADE"))
     generation: Mapped[int] = mapped_column(Integer)
@@ -190,7 +194,7 @@ class Completion(Base):
     response: Mapped[dict[str, Any]]
     meta: Mapped[dict[str, Any]]
     trace_id: Mapped[str | None] = mapped_column(String(32), index=True)
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 
 
 class StoredResponse(Base):
@@ -203,7 +207,7 @@ class StoredResponse(Base):
     input_items: Mapped[list[Any]]
     body: Mapped[dict[str, Any]]
     trace_id: Mapped[str | None] = mapped_column(String(32), index=True)
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 
 
 class Idempotency(Base):
@@ -214,7 +218,7 @@ class Idempotency(Base):
     status: Mapped[int | None] = mapped_column(Integer)
     media_type: Mapped[str | None] = mapped_column(String(128))
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 
 
 class Job(Base):
@@ -231,5 +235,5 @@ class Job(Base):
     unit: Mapped[str] = mapped_column(String(32), default="")
     detail: Mapped[dict[str, Any]]
     error: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[int] = mapped_column(BigInteger, default=_now)
-    updated_at: Mapped[int] = mapped_column(BigInteger, default=_now)
+    created_at: Mapped[int] = mapped_column(BigInteger, default=now)
+    updated_at: Mapped[int] = mapped_column(BigInteger, default=now)

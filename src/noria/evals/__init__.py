@@ -1,0 +1,1 @@
+"""Feedback, datasets, graders, runs and their statistics. What is evaluated is any async callable."""

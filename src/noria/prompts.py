@@ -1,0 +1,1 @@
+"""The vocabulary of prompt templates: blocks, variables, rendering. Standard library and pydantic only."""
