@@ -2,7 +2,7 @@
 
 Routes: POST /v1/chat/completions, /v1/completions, /v1/noria/tokenize; GET /v1/models, /health. One write a step a stream.
 A client that goes away frees its slots before the next step. Header `x-noria-timings: 1` adds `timings` (seconds) beside
-the usage.
+the usage; to a request with a `traceparent` the answer brings spans of this worker's own (`noria.engines._spans`).
 
 The model loads in a thread while /health already answers 503 "loading".
 """
@@ -19,9 +19,11 @@ from typing import Any
 
 import orjson
 
+from noria.engines._spans import EngineSpans, spans_wanted
 from noria.engines.openvino._answer import Choice, Piece
 from noria.engines.openvino._engine import Engine, Event
 from noria.engines.openvino._job import Job, JobMaker
+from noria.engines.openvino._spans import stages
 from noria.engines.openvino._wire import ChatRequest, CompletionRequest, TokenizeRequest, parse_body
 from noria.engines.openvino._writer import ChatWriter, CompletionWriter, usage
 from noria.errors import InvalidRequest, NoriaError, NotFound, PayloadTooLarge, Unavailable
@@ -214,7 +216,8 @@ class WorkerApp:
         watcher = asyncio.ensure_future(_watch(receive, box))
         try:
             served.engine.submit(sequences)
-            await _Answering(job, served.maker, box, timed=timed).run(send, served.engine)
+            spans = spans_wanted(scope["headers"], "noria-openvino")
+            await _Answering(job, served.maker, box, timed=timed, spans=spans).run(send, served.engine)
         finally:
             watcher.cancel()
             for sequence in sequences:
@@ -235,10 +238,11 @@ def _completion_job(maker: JobMaker, body: bytes) -> Job:
 class _Answering:
     """Writes one request's answer as its events come."""
 
-    def __init__(self, job: Job, maker: JobMaker, box: _Mailbox, *, timed: bool) -> None:
+    def __init__(self, job: Job, maker: JobMaker, box: _Mailbox, *, timed: bool, spans: EngineSpans | None) -> None:
         self._job = job
         self._box = box
         self._timed = timed
+        self._spans = spans
         self._writer = (ChatWriter if job.kind == "chat" else CompletionWriter)(job, maker.tokenizer)
         self._choices = [Choice(i, s, job, maker.tokenizer) for i, s in enumerate(job.sequences)]
         self._by_id = {choice.sequence.id: choice for choice in self._choices}
@@ -270,7 +274,8 @@ class _Answering:
         body = self._writer.whole([(c, answers[c.index]) for c in self._choices], usage(self._job, self._choices))
         if self._timed:
             body["timings"] = self._timings()
-        await _send_json(send, 200, body)
+        spans = [self._spans.header(*stages(self._job, self._choices, engine.work()))] if self._spans else []
+        await _send_json(send, 200, body, spans)
 
     async def _stream(self, send: Send, engine: Engine) -> None:
         pieces = await self._pieces(engine)  # an engine that fails before the first token still answers with a status
@@ -299,6 +304,8 @@ class _Answering:
                 chunk["timings"] = self._timings()
             _append(data, chunk)
         data += b"data: [DONE]\n\n"
+        if self._spans is not None:
+            data += self._spans.comment(*stages(self._job, self._choices, engine.work()))
         await send({"type": "http.response.body", "body": bytes(data), "more_body": False})
 
     def _timings(self) -> dict[str, float]:

@@ -38,11 +38,18 @@ class ChatTemplate:
         used = jinja2.meta.find_undeclared_variables(environment.parse(source)) if source else set[str]()
         self.knows_tools = "tools" in used
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, tool_required: bool = False) -> str:
-        """The prompt, up to where the assistant's answer begins."""
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        tool_required: bool = False,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """The prompt, up to where the assistant's answer begins; or the chat alone."""
         if self._template is None:
             raise InvalidRequest("This model has no chat template.", hint="Use /v1/completions.", code="no_chat_template")
-        names: dict[str, Any] = {**self._names, "add_generation_prompt": True}
+        names: dict[str, Any] = {**self._names, "add_generation_prompt": add_generation_prompt}
         if self.knows_tools:
             turns = [_native(message) for message in messages]
             names["tools"] = [tool.to_dict() for tool in tools] or None
@@ -52,6 +59,10 @@ class ChatTemplate:
             return self._template.render(messages=turns, **names)
         except jinja2.TemplateError as error:
             raise InvalidRequest(f"The model's chat template refuses these messages: {error}.", param="messages") from error
+
+    def answer(self, turn: Message) -> str:
+        """An assistant's turn as the model itself writes it: the calls in the syntax that its grammar holds it to."""
+        return _spoken(turn)
 
 
 def _native(message: Message) -> Message:
@@ -87,16 +98,21 @@ def _plain(messages: Sequence[Message], tools_text: str) -> list[Message]:
                 continue
             turns.append({"role": role, "content": text, "results": True})
             continue
-        for call in message.get("tool_calls", ()):
-            text = f"{text}\n" if text else ""
-            text += written_call(call["function"]["name"], call["function"]["arguments"])
-        turns.append({"role": role, "content": text})
+        turns.append({"role": role, "content": _spoken(message)})
     if tools_text:
         if turns and turns[0]["role"] == "system":
             turns[0] = {"role": "system", "content": f"{turns[0]['content']}\n\n{tools_text}"}
         else:
             turns.insert(0, {"role": "system", "content": tools_text})
     return turns
+
+
+def _spoken(message: Message) -> str:
+    text: str = message["content"]
+    for call in message.get("tool_calls", ()):
+        text = f"{text}\n" if text else ""
+        text += written_call(call["function"]["name"], call["function"]["arguments"])
+    return text
 
 
 def _tojson(value: Any, indent: int | None = None) -> str:

@@ -19,9 +19,9 @@ from noria.engines.openvino._blocks import BlockPool
 from noria.engines.openvino._runner import PagedModel, Slice
 from noria.engines.openvino._sampler import Sampled, logprobs_of, note_tokens, sample
 from noria.engines.openvino._scheduler import Limits, Scheduled, Scheduler
-from noria.engines.openvino._sequence import FinishReason, Sequence, TokenLogprobs
+from noria.engines.openvino._sequence import FinishReason, Sequence, TokenLogprobs, Work
 
-__all__ = ["Engine", "EngineStats", "Event"]
+__all__ = ["Engine", "EngineStats", "Event", "Work"]
 
 Array = np.ndarray[Any, Any]
 
@@ -71,6 +71,7 @@ class Engine:
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="noria-engine", daemon=True)
         self._steps = 0
+        self._planned = 0  # sequences of all steps, added up
         self._preemptions = 0
         self.failure: str | None = None
 
@@ -111,6 +112,10 @@ class Engine:
             preemptions=self._preemptions,
         )
 
+    def work(self) -> Work:
+        """What has been done until now; the difference of two tells of the steps between."""
+        return Work(self._steps, self._planned)
+
     # The engine's thread ----------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
@@ -149,6 +154,7 @@ class Engine:
         if not planned:
             return []
         self._steps += 1
+        self._planned += len(planned)
         logits = self._model.run([_slice(item) for item in planned])
         if planned[0].guesses:
             return [self._verify(planned[0], logits)]
@@ -201,6 +207,7 @@ class Engine:
         """Appends a sampled token, or ends the sequence; gives the tokens that belong to the answer."""
         if sequence.num_generated == 0:
             sequence.first_token_s = time.monotonic()
+            sequence.first_token_work = self.work()
         if sequence.sampling.max_tokens == 0:  # echo alone
             self.scheduler.finish(sequence, "length")
             return ()

@@ -8,8 +8,10 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, llama.cpp's `
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gguf
 import numpy as np
@@ -59,6 +61,36 @@ class GgufModel:
     @property
     def num_parameters(self) -> int:
         return sum(int(np.prod(tensor.shape)) for tensor in self._tensors.values())
+
+    @property
+    def name(self) -> str:
+        return str(self.field("general.name", self.path.stem))
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        return self.field("tokenizer.ggml.tokens")
+
+    @property
+    def add_bos(self) -> bool:
+        return bool(self.field("tokenizer.ggml.add_bos_token", False))
+
+    @property
+    def chat_template(self) -> str | None:
+        return self.field("tokenizer.chat_template", "") or None
+
+    def sha256(self) -> str:
+        """The file's hash, by which what was made of it is known again."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def special_token(self, role: Literal["bos", "eos", "padding", "unknown"]) -> str | None:
+        number = int(self.field(f"tokenizer.ggml.{role}_token_id", -1))
+        return self.tokens[number] if 0 <= number < len(self.tokens) else None
+
+    def end_token_ids(self) -> list[int]:
+        """The tokens that end an answer: the file's own, and those of its vocabulary that always do."""
+        ends = {i for i, token in enumerate(self.tokens) if token in ("<|endoftext|>", "<|im_end|>", "<|eot_id|>")}
+        return sorted(ends | {int(self.field("tokenizer.ggml.eos_token_id"))})
 
     def field(self, key: str, default: Any = None) -> Any:
         """The value under a metadata key; without a default a missing key is an error."""

@@ -19,7 +19,7 @@ from noria.engines.openvino._tools import Tool, calls_grammar
 from noria.engines.openvino._wire import ChatRequest, CompletionRequest, Decoding, NamedTool, ToolDefinition
 from noria.errors import ContextTooLong, InvalidRequest, NotFound, UnsupportedField
 
-__all__ = ["Job", "JobMaker"]
+__all__ = ["Job", "JobMaker", "tools_of"]
 
 MAX_SEQUENCES = 128
 """Answers of one request: prompts × n."""
@@ -61,7 +61,7 @@ class JobMaker:
             raise NotFound(f"{model!r} is not served here, {self.name!r} is.", param="model", code="model_not_found")
 
     def count_chat(self, messages: Seq[dict[str, object]], tools: Seq[ToolDefinition]) -> list[int]:
-        return self.tokenizer.encode(self.template.render(list(messages), _tools(tools)))
+        return self.tokenizer.encode(self.template.render(list(messages), tools_of(tools)))
 
     def chat(self, request: ChatRequest) -> Job:
         self.check_model(request.model)
@@ -115,7 +115,7 @@ class JobMaker:
     def _tools_of(self, request: ChatRequest) -> tuple[list[Tool], Grammar | None]:
         """The tools to describe and the grammar that calls must follow."""
         choice = request.tool_choice
-        tools = _tools(request.tools or ())
+        tools = tools_of(request.tools or ())
         if not tools:
             if choice not in (None, "none"):
                 raise InvalidRequest("tool_choice needs tools.", param="tool_choice", code="invalid_value")
@@ -254,5 +254,5 @@ class JobMaker:
         )
 
 
-def _tools(definitions: Seq[ToolDefinition]) -> list[Tool]:
+def tools_of(definitions: Seq[ToolDefinition]) -> list[Tool]:
     return [Tool(d.function.name, d.function.description or "", d.function.parameters or {"type": "object"}) for d in definitions]

@@ -6,7 +6,6 @@ and the manifest. The manifest is written last: a folder that has one is complet
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +61,22 @@ def prepare(
 
 def _manifest(source: GgufModel, weight_format: WeightFormat, randomise: int | None) -> ModelManifest:
     spec = source.spec()
-    tokens: list[str] = source.field("tokenizer.ggml.tokens")
-    eos = int(source.field("tokenizer.ggml.eos_token_id"))
-    bos = int(source.field("tokenizer.ggml.bos_token_id", -1))
-    ends = {eos, *(i for i, token in enumerate(tokens) if token in ("<|endoftext|>", "<|im_end|>", "<|eot_id|>"))}
     return ModelManifest(
         architecture=source.architecture,
-        name=str(source.field("general.name", source.path.stem)),
+        name=source.name,
         license=source.field("general.license", "") or None,
         languages=list(source.field("general.languages", []) or []),
-        source_sha256=hashlib.sha256(source.path.read_bytes()).hexdigest(),
+        source_sha256=source.sha256(),
         num_parameters=source.num_parameters,
         context_length=spec.context_length,
         vocab_size=spec.vocab_size,
         weight_format=weight_format,
         runtime_properties=NARROW,
         wide_runtime_properties=WIDE,
-        bos_token=tokens[bos] if bos >= 0 else None,
-        eos_token=tokens[eos],
-        add_bos=bool(source.field("tokenizer.ggml.add_bos_token", False)),
-        end_token_ids=sorted(ends),
-        chat_template=source.field("tokenizer.chat_template", "") or None,
+        bos_token=source.special_token("bos"),
+        eos_token=source.special_token("eos"),
+        add_bos=source.add_bos,
+        end_token_ids=source.end_token_ids(),
+        chat_template=source.chat_template,
         randomised_seed=randomise,
     )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from noria.engines.openvino._lookup import Lookup
 
-__all__ = ["Constraint", "FinishReason", "Sampling", "Sequence", "TokenLogprobs"]
+__all__ = ["Constraint", "FinishReason", "Sampling", "Sequence", "TokenLogprobs", "Work"]
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -75,6 +75,13 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...]
 
 
+class Work(NamedTuple):
+    """What an engine has done since its start: steps, and the sequences of all its steps added up."""
+
+    steps: int = 0
+    planned: int = 0
+
+
 _ids = itertools.count()
 
 
@@ -102,6 +109,7 @@ class Sequence:
     arrived_s: float = 0.0
     admitted_s: float = 0.0
     first_token_s: float = 0.0
+    first_token_work: Work = Work()  # noqa: RUF009  immutable
 
     def __post_init__(self) -> None:
         self.num_prompt = len(self.tokens)
