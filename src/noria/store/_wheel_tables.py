@@ -89,7 +89,11 @@ class DatasetVersion(Base):
 
 
 class DatasetRow(Base):
-    """A row lives in versions `added_in` ≤ v < `removed_in`. `row_id` is its content's hash; `content` is None once erased."""
+    """A row lives in versions `added_in` ≤ v < `removed_in`. `row_id` is its content's hash; `content` is None once erased.
+
+    A version is prepared in small transactions: until it is published its rows carry the preparer's name in `staged` and an
+    `added_in` beyond every version.
+    """
 
     __tablename__ = "dataset_row"
     __table_args__ = (
@@ -104,6 +108,7 @@ class DatasetRow(Base):
     split: Mapped[str] = mapped_column(String(16))  # train, validation, test
     content: Mapped[dict[str, Any] | None]  # messages, tools, expected, chosen, rejected, metadata
     erased_at: Mapped[int | None] = mapped_column(BigInteger)
+    staged: Mapped[str | None] = mapped_column(String(64), index=True)
 
 
 class RowSource(Base):
@@ -119,6 +124,7 @@ class RowSource(Base):
     feedback_id: Mapped[str | None] = mapped_column(String(64), index=True)
     completion_id: Mapped[str | None] = mapped_column(String(64), index=True)
     file_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    staged: Mapped[str | None] = mapped_column(String(64), index=True)
 
 
 class DatasetFinding(Base):
@@ -139,7 +145,7 @@ class DatasetFinding(Base):
 
 
 class Prompt(Base):
-    """`labels` maps a label (`production`) to a version's number."""
+    """`labels` maps a label (`production`) to a version's number; `label_moves` says how each came to point there."""
 
     __tablename__ = "prompt"
     __table_args__ = (UniqueConstraint("project_id", "name"),)
@@ -148,6 +154,7 @@ class Prompt(Base):
     name: Mapped[str] = mapped_column(String(256))
     description: Mapped[str] = mapped_column(Text, default="")
     labels: Mapped[dict[str, Any]]
+    label_moves: Mapped[list[Any]]  # {"label", "from", "to", "at", "undo"}, oldest first
     head: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 

@@ -115,6 +115,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=256), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("labels", _JSON, nullable=False),
+        sa.Column("label_moves", _JSON, nullable=False),
         sa.Column("head", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -234,11 +235,13 @@ def upgrade() -> None:
         sa.Column("split", sa.String(length=16), nullable=False),
         sa.Column("content", _JSON, nullable=True),
         sa.Column("erased_at", sa.BigInteger(), nullable=True),
+        sa.Column("staged", sa.String(length=64), nullable=True),
         sa.ForeignKeyConstraint(["dataset_id"], ["dataset.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("ordinal"),
     )
     with op.batch_alter_table("dataset_row", schema=None) as batch_op:
         batch_op.create_index("ix_dataset_row_id", ["dataset_id", "row_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_dataset_row_staged"), ["staged"], unique=False)
         batch_op.create_index("ix_dataset_row_versions", ["dataset_id", "added_in", "removed_in"], unique=False)
 
     op.create_table(
@@ -305,6 +308,7 @@ def upgrade() -> None:
         sa.Column("feedback_id", sa.String(length=64), nullable=True),
         sa.Column("completion_id", sa.String(length=64), nullable=True),
         sa.Column("file_id", sa.String(length=64), nullable=True),
+        sa.Column("staged", sa.String(length=64), nullable=True),
         sa.ForeignKeyConstraint(["dataset_id"], ["dataset.id"], ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
             ["project_id"],
@@ -317,6 +321,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_row_source_feedback_id"), ["feedback_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_row_source_file_id"), ["file_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_row_source_row_id"), ["row_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_row_source_staged"), ["staged"], unique=False)
         batch_op.create_index(batch_op.f("ix_row_source_trace_id"), ["trace_id"], unique=False)
 
     op.create_table(
@@ -432,6 +437,7 @@ def downgrade() -> None:
     op.drop_table("tuning_checkpoint")
     with op.batch_alter_table("row_source", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_row_source_trace_id"))
+        batch_op.drop_index(batch_op.f("ix_row_source_staged"))
         batch_op.drop_index(batch_op.f("ix_row_source_row_id"))
         batch_op.drop_index(batch_op.f("ix_row_source_file_id"))
         batch_op.drop_index(batch_op.f("ix_row_source_feedback_id"))
@@ -448,6 +454,7 @@ def downgrade() -> None:
     op.drop_table("dataset_version")
     with op.batch_alter_table("dataset_row", schema=None) as batch_op:
         batch_op.drop_index("ix_dataset_row_versions")
+        batch_op.drop_index(batch_op.f("ix_dataset_row_staged"))
         batch_op.drop_index("ix_dataset_row_id")
 
     op.drop_table("dataset_row")
