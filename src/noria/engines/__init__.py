@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from noria.engines._hubs import HubAccess
     from noria.engines._manifest import Manifest
     from noria.engines._recipes import RECIPES, Recipe, WeightFile, recipe_for
+    from noria.engines._spans import SPANS_COMMENT, SPANS_HEADER
     from noria.engines._supervisor import Supervisor
     from noria.engines._weights import Progress, PullProgress, WeightsStore
 
 __all__ = [
     "RECIPES",
+    "SPANS_COMMENT",
+    "SPANS_HEADER",
     "Endpoint",
     "EngineSpec",
     "EngineState",
@@ -46,6 +49,8 @@ _HOMES = {
     "PullProgress": "_weights",
     "RECIPES": "_recipes",
     "Recipe": "_recipes",
+    "SPANS_COMMENT": "_spans",
+    "SPANS_HEADER": "_spans",
     "Supervisor": "_supervisor",
     "WeightFile": "_recipes",
     "WeightsStore": "_weights",

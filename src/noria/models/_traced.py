@@ -16,6 +16,7 @@ import orjson
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
+from noria.engines import SPANS_COMMENT, SPANS_HEADER
 from noria.errors import NoriaError
 from noria.tracing import attach_payload, inject, semconv
 
@@ -27,6 +28,7 @@ from ._protocol import Call, Operation, Reply
 __all__ = ["Observed", "call_model"]
 
 _tracer = trace.get_tracer("noria.models")
+_MOST_SPANS_BYTES = 64 * 1024
 _NAMES: dict[Operation, str] = {
     "chat": semconv.CHAT,
     "completion": semconv.TEXT_COMPLETION,
@@ -144,8 +146,18 @@ class _Watcher:
             if not self._observed.finished:
                 span.set_attribute("noria.cancelled", True)
             dialect: Any = {"chat": "chat", "completion": "completion"}.get(self._call.operation) if stream else None
-            attach_payload(span, output=raw, output_is_sse=dialect)
+            # What an engine says of its own work. A remote model is not asked, and could say anything.
+            spans = _engine_spans(self._reply, raw) if self._reply.card.is_local else None
+            attach_payload(span, output=raw, output_is_sse=dialect, spans=spans)
         span.end()
+
+
+def _engine_spans(reply: Reply, raw: bytes) -> bytes | None:
+    """The spans that came with an answer: in a header, or in a comment behind a stream's last event."""
+    if (header := reply.headers.get(SPANS_HEADER)) is not None:
+        return header.encode()
+    _, comment, spans = raw[-_MOST_SPANS_BYTES:].rpartition(SPANS_COMMENT)
+    return spans.strip() if comment else None
 
 
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')

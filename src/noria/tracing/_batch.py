@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, Table, bindparam, func, select, text,
 
 from noria.tracing import _normalise, _payload, _words
 from noria.tracing import _semconv as sc
+from noria.tracing._both_ends import count_once
 from noria.tracing._content import Body, Packer, Ref, dump, search_text, without_content
 from noria.tracing._normalise import Facts
 from noria.tracing._records import SpanRecord, clean_text
@@ -96,6 +97,7 @@ class _Transaction:
         fresh = self._without_repeats(items, rows)
         if not fresh:
             return 0
+        count_once(self._connection, ((item.record, item.facts) for item in fresh), rows)
         self._store_bodies(fresh)
         known = {row.id for row in rows.values()}
         next_trace = self._next_id(traces.c.id)

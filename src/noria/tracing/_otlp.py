@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from google.protobuf.message import DecodeError
@@ -18,11 +18,14 @@ from noria.errors import InvalidRequest, PayloadTooLarge
 from noria.tracing import _semconv as sc
 from noria.tracing._metrics import Metrics
 from noria.tracing._records import SpanRecord
-from noria.tracing._writer import SpanWriter
+
+if TYPE_CHECKING:
+    from noria.tracing._writer import SpanWriter
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 _MAX_TIME_NS = 2**62
 _MAX_DEPTH = 32
+_MAX_WITH_ANSWER = 64  # spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,18 @@ def from_json(data: bytes, project: str) -> tuple[list[SpanRecord], list[str]]:
     except (AttributeError, TypeError, KeyError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"The body is not an OTLP trace export request: {error}", code="invalid_otlp") from error
     return _foreign(records), problems
+
+
+def with_answer(spans: bytes, caller: SpanRecord) -> list[SpanRecord]:
+    """The spans that came with an engine's answer: those of the caller's trace, in the caller's project. Garbage is none."""
+    try:
+        records, _ = from_json(spans, caller.project)
+    except InvalidRequest:
+        return []
+    if caller.attributes.get(sc.CAPTURE) is False:
+        for record in records:
+            record.attributes[sc.CAPTURE] = False
+    return [record for record in records if record.trace_id == caller.trace_id][:_MAX_WITH_ANSWER]
 
 
 def _json_record(span: dict[str, Any], project: str, problems: list[str]) -> SpanRecord | None:

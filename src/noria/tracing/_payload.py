@@ -17,26 +17,33 @@ from noria.tracing._sse import Answer, Dialect, assemble
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What went in and out: bytes as on the wire, or JSON-like objects. Objects must not be changed afterwards."""
+    """What went in and out: bytes as on the wire, or JSON-like objects. Objects must not be changed afterwards.
+
+    `spans` are those of the process that answered, as an OTLP export request in JSON.
+    """
 
     input: Any
     output: Any
     sse: Dialect | None
+    spans: bytes | None = None
 
     @property
     def size(self) -> int:
-        return sum(len(part) for part in (self.input, self.output) if isinstance(part, bytes | str))
+        return sum(len(part) for part in (self.input, self.output, self.spans) if isinstance(part, bytes | str))
 
 
 # By span id, until the span ends. The SDK hands its processors a copy of the span, so nothing can hang on the span.
 _attached: dict[int, Payload] = {}
 
 
-def attach_payload(span: Span, *, input: Any = None, output: Any = None, output_is_sse: Dialect | None = None) -> None:
+def attach_payload(
+    span: Span, *, input: Any = None, output: Any = None, output_is_sse: Dialect | None = None, spans: bytes | None = None
+) -> None:
     """Give a span, before it ends, the content of its request and answer; may be called once for each of the two.
 
     `input` and `output` are raw bytes (an OpenAI request body, an answer's body or its SSE stream) or objects.
     They are parsed outside the event loop, and only what the span's attributes do not already say is taken over.
+    `spans` are an engine's own (OTLP in JSON); those of the same trace are stored beside this one.
     """
     if not span.is_recording():
         return
@@ -46,7 +53,8 @@ def attach_payload(span: Span, *, input: Any = None, output: Any = None, output_
         input = before.input if input is None else input
         output_is_sse = before.sse if output is None else output_is_sse
         output = before.output if output is None else output
-    _attached[span_id] = Payload(input, output, output_is_sse)
+        spans = before.spans if spans is None else spans
+    _attached[span_id] = Payload(input, output, output_is_sse, spans)
 
 
 def take(span_id: int) -> Payload | None:

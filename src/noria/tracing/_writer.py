@@ -23,6 +23,7 @@ from noria.errors import Unavailable
 from noria.tracing import _batch
 from noria.tracing._deletion import Retention, RetentionPolicy
 from noria.tracing._metrics import Metrics
+from noria.tracing._otlp import with_answer
 from noria.tracing._payload import Payload
 from noria.tracing._records import SpanRecord, from_sdk
 
@@ -244,6 +245,8 @@ class SpanWriter:
                 records.append(item.span)
             else:
                 records.append(from_sdk(item.span, item.payload))
+                if item.payload is not None and item.payload.spans is not None:
+                    records += with_answer(item.payload.spans, records[-1])
         began = time.perf_counter()
         self._write(records)
         self._metrics.commits.observe(time.perf_counter() - began)

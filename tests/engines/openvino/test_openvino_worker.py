@@ -16,6 +16,9 @@ import openai
 import pytest
 import tiny_decoder as tiny
 
+from noria.tracing._otlp import from_json
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SCHEMA = {
     "type": "object",
     "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}},
@@ -228,6 +231,47 @@ def test_timings_come_when_asked_for(http: httpx.Client) -> None:
     timings = http.post("/v1/chat/completions", json=body, headers={"x-noria-timings": "1"}).json()["timings"]
     assert set(timings) == {"queue_s", "prefill_s", "time_to_first_token_s", "decode_s"}
     assert all(0 <= seconds < 60 for seconds in timings.values())
+
+
+def engine_spans(encoded: bytes | str) -> dict[str, dict[str, Any]]:
+    """Attributes of each span by its name."""
+    records, problems = from_json(encoded.encode() if isinstance(encoded, str) else encoded, "proj_default")
+    assert not problems
+    assert {record.trace_id for record in records} == {TRACEPARENT[3:35]}
+    whole, *parts = records
+    assert whole.parent_id == TRACEPARENT[36:52]
+    assert {part.parent_id for part in parts} == {whole.span_id}
+    assert [whole.start_ns, *(part.end_ns for part in parts)] == [*(part.start_ns for part in parts), whole.end_ns]
+    return {record.name: record.attributes for record in records}
+
+
+def test_spans_of_its_own_come_to_a_traced_request(http: httpx.Client) -> None:
+    words = " ".join(["hello"] * 20)
+    body: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": words}], "max_tokens": 4}
+    body["logit_bias"] = {str(tiny.END): -100}
+    headers = {"traceparent": TRACEPARENT}
+    assert "x-noria-spans" not in http.post("/v1/chat/completions", json=body).headers
+    answer = http.post("/v1/chat/completions", json=body, headers=headers)
+    spans = engine_spans(answer.headers["x-noria-spans"])
+    usage = answer.json()["usage"]
+    assert list(spans) == ["engine tiny", "queue", "prefill", "decode"]
+    assert spans["prefill"]["noria.engine.prompt_tokens"] == usage["prompt_tokens"]
+    assert spans["prefill"]["noria.engine.cached_tokens"] == usage["prompt_tokens_details"]["cached_tokens"] > 0
+    decode = spans["decode"]
+    assert (decode["noria.engine.output_tokens"], decode["noria.engine.finish_reason"]) == (4, "length")
+    assert decode["noria.engine.steps"] >= 1
+    assert decode["noria.engine.mean_batch"] >= 1
+    streamed = http.post("/v1/chat/completions", json={**body, "stream": True, "n": 2}, headers=headers).content
+    before, comment, after = streamed.partition(b"data: [DONE]\n\n: noria-spans ")
+    assert comment
+    assert b"noria" not in before
+    spans = engine_spans(after.removesuffix(b"\n\n"))
+    assert spans["engine tiny"]["noria.engine.choices"] == 2
+    assert spans["decode"]["noria.engine.output_tokens"] == 8
+    assert 1 < spans["decode"]["noria.engine.mean_batch"] <= 2
+    echoed = {"model": "tiny", "prompt": "hello", "echo": True, "max_tokens": 0}
+    spans = engine_spans(http.post("/v1/completions", json=echoed, headers=headers).headers["x-noria-spans"])
+    assert spans["decode"]["noria.engine.output_tokens"] == 0
 
 
 def test_a_client_that_leaves_frees_its_slot(http: httpx.Client, socket: Path) -> None:

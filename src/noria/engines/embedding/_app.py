@@ -1,7 +1,8 @@
 """The embedder's HTTP face: raw ASGI, for the engine's work must not wait for a framework's.
 
 Routes: `POST /v1/embeddings`, `GET /v1/models`, `GET /health`. A client that goes away takes its waiting inputs with it.
-Answers carry `server-timing` (milliseconds spent tokenising, and waiting and computing).
+Answers carry `server-timing` (milliseconds spent tokenising, and waiting and computing), and spans of this worker's own where
+the request has a `traceparent` (`noria.engines._spans`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from noria.engines._spans import Stage, spans_wanted
 from noria.engines.embedding._batcher import Batcher
 from noria.engines.embedding._model_folder import EmbeddingCard
 from noria.engines.embedding._request import Tokens, parse_request, write_answer
@@ -75,7 +77,7 @@ class EmbeddingApp:
     async def _route(self, scope: Message, receive: Receive, send: Send) -> None:
         match scope["method"], scope["path"]:
             case "POST", "/v1/embeddings":
-                await self._embeddings(receive, send)
+                await self._embeddings(scope, receive, send)
             case "GET", "/v1/models":
                 await _send_json(send, 200, orjson.dumps({"object": "list", "data": [self._model()]}))
             case "GET", "/health":
@@ -95,24 +97,30 @@ class EmbeddingApp:
             "max_tokens": card.max_tokens,
         }
 
-    async def _embeddings(self, receive: Receive, send: Send) -> None:
+    async def _embeddings(self, scope: Message, receive: Receive, send: Send) -> None:
         body = await _read_body(receive)
-        begun = time.perf_counter()
+        begun = time.monotonic()
         request = parse_request(body, self._name, self._card)
         if len(body) <= INLINE_BYTES:
             rows = self._tokens.of(request)
         else:
             rows = await asyncio.to_thread(self._tokens.of, request)
-        tokenised = time.perf_counter()
+        tokenised = time.monotonic()
         vectors = await _unless_gone(self._batcher.encode(rows), receive)
-        done = time.perf_counter()
+        done = time.monotonic()
         num_tokens = sum(map(len, rows))
         if len(rows) > 32:
             answer = await asyncio.to_thread(write_answer, request, vectors, num_tokens)
         else:
             answer = write_answer(request, vectors, num_tokens)
         timing = f"tokenise;dur={1e3 * (tokenised - begun):.2f}, encode;dur={1e3 * (done - tokenised):.2f}"
-        await _send_json(send, 200, answer, [(b"server-timing", timing.encode())])
+        headers = [(b"server-timing", timing.encode())]
+        if spans := spans_wanted(scope["headers"], "noria-embedding"):
+            whole = Stage(f"engine {self._name}", begun, time.monotonic())
+            counts = {"noria.engine.inputs": len(rows), "noria.engine.prompt_tokens": num_tokens}
+            parts = [Stage("tokenise", begun, tokenised), Stage("encode", tokenised, done, counts)]
+            headers.append(spans.header(whole, parts))
+        await _send_json(send, 200, answer, headers)
 
 
 async def _read_body(receive: Receive) -> bytes:

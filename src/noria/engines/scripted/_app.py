@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from noria.engines._spans import EngineSpans, Stage, spans_wanted
+
 from ._script import Reply, Script, embed, last_user_text, words
 
 __all__ = ["ScriptedApp"]
@@ -32,11 +34,12 @@ class ScriptedApp:
             }
             await _json(send, known.get(path), 200 if path in known else 404)
             return
+        timed = _Timed(self._name, spans_wanted(scope["headers"], "noria-scripted"))
         body = orjson.loads(await _body(receive))
         if self._script.delay_s:
             await asyncio.sleep(self._script.delay_s)
         if path == "/v1/embeddings":
-            await _json(send, self._embeddings(body))
+            await _json(send, self._embeddings(body), spans=timed)
             return
         if path == "/v1/noria/tokenize":
             given = body.get("text") or " ".join(str(message.get("content") or "") for message in body.get("messages") or [])
@@ -48,9 +51,9 @@ class ScriptedApp:
                 send, {"error": {"message": f"scripted {reply.error}", "type": "server_error", "code": None}}, reply.error
             )
         elif body.get("stream"):
-            await self._stream(send, body, reply, chat="messages" in body)
+            await self._stream(send, body, reply, timed)
         else:
-            await _json(send, self._whole(body, reply, chat="messages" in body))
+            await _json(send, self._whole(body, reply, chat="messages" in body), spans=timed)
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -79,11 +82,11 @@ class ScriptedApp:
         kind = "chat.completion" if chat else "text_completion"
         return {**self._frame(kind, chat=chat), "choices": [choice], "usage": _usage(body, len(pieces))}
 
-    async def _stream(self, send: Any, body: dict[str, Any], reply: Reply, *, chat: bool) -> None:
+    async def _stream(self, send: Any, body: dict[str, Any], reply: Reply, timed: _Timed) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
-        async for event in self._events(body, reply, chat=chat):
+        async for event in self._events(body, reply, chat="messages" in body):
             await send({"type": "http.response.body", "body": b"data: " + event + b"\n\n", "more_body": True})
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n" + timed.comment(), "more_body": False})
 
     async def _events(self, body: dict[str, Any], reply: Reply, *, chat: bool) -> AsyncIterator[bytes]:
         frame = self._frame("chat.completion.chunk" if chat else "text_completion", chat=chat)
@@ -131,6 +134,23 @@ def _usage(body: dict[str, Any], produced: int) -> dict[str, Any]:
     return {"prompt_tokens": used, "completion_tokens": produced, "total_tokens": used + produced}
 
 
+class _Timed:
+    """What the answer's spans say: nothing computes here, so the whole and the answering are all there is."""
+
+    def __init__(self, name: str, spans: EngineSpans | None) -> None:
+        self._name, self._spans, self._begun = name, spans, time.monotonic()
+
+    def _stages(self) -> tuple[Stage, list[Stage]]:
+        now = time.monotonic()
+        return Stage(f"engine {self._name}", self._begun, now), [Stage("answer", self._begun, now)]
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [self._spans.header(*self._stages())] if self._spans else []
+
+    def comment(self) -> bytes:
+        return self._spans.comment(*self._stages()) if self._spans else b""
+
+
 async def _body(receive: Any) -> bytes:
     body = b""
     while True:
@@ -140,7 +160,8 @@ async def _body(receive: Any) -> bytes:
             return body
 
 
-async def _json(send: Any, value: Any, status: int = 200) -> None:
+async def _json(send: Any, value: Any, status: int = 200, spans: _Timed | None = None) -> None:
     headers = [(b"content-type", b"application/json")] + ([(b"retry-after", b"1")] if status in {429, 503} else [])
+    headers += spans.headers() if spans else []
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": orjson.dumps(value), "more_body": False})
