@@ -122,6 +122,8 @@ def _listed(item: dict[str, Any]) -> dict[str, Any]:
     return {"status": "completed", **item}
 
 
-def as_items(given: str | Sequence[Any]) -> list[Any]:
+def as_items(given: str | Sequence[Any] | None) -> list[Any]:
     """The `input` of a request as items."""
+    if given is None:
+        return []
     return [MessageItem(role="user", content=given)] if isinstance(given, str) else list(given)

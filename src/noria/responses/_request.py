@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from noria.messages import InputItem
+from noria.prompts import PromptReference
 from noria.tools import FunctionTool, NamedToolChoice
 
 __all__ = ["FileSearchTool", "ResponseRequest"]
@@ -91,12 +92,12 @@ class ResponseRequest(_Strict):
         "conversation": "the conversations API is not built; use `previous_response_id`",
         "image": "image generation is not built",
         "moderation": "moderation is not built",
-        "prompt": "stored prompts are not built",
         "prompt_cache_options": "the prefix cache needs no options",
     }
 
-    model: str = Field(min_length=1, max_length=256)
-    input: str | list[InputItem]
+    model: str | None = Field(default=None, min_length=1, max_length=256, description="Needed unless the prompt names one.")
+    input: str | list[InputItem] | None = Field(default=None, description="May be left out where a prompt says it all.")
+    prompt: PromptReference | None = None
     instructions: str | None = None
     previous_response_id: str | None = Field(default=None, max_length=128)
     tools: list[Annotated[FunctionTool | FileSearchTool, Field(discriminator="type")]] | None = Field(

@@ -13,16 +13,19 @@ from typing import Any
 
 from opentelemetry import trace
 
-from noria.errors import ContextTooLong, NoriaError
+from noria.errors import ContextTooLong, InvalidRequest, NoriaError
 from noria.knowledge import Knowledge, as_result
 from noria.messages import MessageItem, text_of, to_chat_messages
 from noria.models import Call, Hub, Resolved
+from noria.prompts import PromptResolver
 from noria.store import Database, new_id
 from noria.tools import NamedToolChoice, chat_tool, chat_tool_choice
+from noria.tracing import attach_payload
 
 from ._draft import Draft, Event, TextDraft
 from ._grounding import Found, Grounding
 from ._history import ResponseStore, as_items
+from ._prompts import mark_trace
 from ._request import ResponseRequest
 from ._turn import Turn, chat_body
 
@@ -44,21 +47,22 @@ class _Work:
 
 
 class Responder:
-    def __init__(self, database: Database, hub: Hub, knowledge: Knowledge, *, timeout_s: float) -> None:
+    def __init__(self, database: Database, hub: Hub, knowledge: Knowledge, prompts: PromptResolver, *, timeout_s: float) -> None:
         self.stored = ResponseStore(database)
-        self._hub, self._knowledge, self._timeout_s = hub, knowledge, timeout_s
+        self._hub, self._knowledge, self._prompts, self._timeout_s = hub, knowledge, prompts, timeout_s
         self._grounding = Grounding(knowledge)
 
     async def prepare(self, request: ResponseRequest, project_id: str) -> AsyncGenerator[Event, None]:
         """Everything that can fail with a status of its own, then the events. Raises NoriaError."""
-        resolved = await self._hub.resolve(request.model, project_id)
+        request, said = await self._with_prompt(request, project_id)
+        resolved = await self._hub.resolve(request.model or "", project_id)
         history = await self.stored.history(project_id, request.previous_response_id)
         own_items = await self.stored.resolve_references(project_id, as_items(request.input))
         if request.file_search is not None:
             await self._knowledge.check(project_id, request.file_search.vector_store_ids, request.file_search.filters)
         draft = Draft(request, resolved.card.id)
         sticky = request.safety_identifier or request.user
-        work = _Work(request, project_id, resolved, own_items, [*history, *own_items], draft, TextDraft(draft), sticky)
+        work = _Work(request, project_id, resolved, own_items, [*said, *history, *own_items], draft, TextDraft(draft), sticky)
         events = self._run(work)
         first = await anext(events)  # creates the response; the model is asked only after it
 
@@ -71,6 +75,24 @@ class Responder:
                 await events.aclose()
 
         return all_events()
+
+    async def _with_prompt(self, request: ResponseRequest, project_id: str) -> tuple[ResponseRequest, list[Any]]:
+        """The request with its prompt's version (and model, if it names none), and the items that the prompt says."""
+        if request.input is None and request.prompt is None:
+            raise InvalidRequest("input is missing.", param="input", code="missing_required_parameter")
+        said: list[Any] = []
+        if request.prompt is not None:
+            rendered = await self._prompts.render(project_id, request.prompt)
+            mark_trace(rendered)
+            prompt = request.prompt.model_copy(update={"id": rendered.prompt_id, "version": str(rendered.version)})
+            request = request.model_copy(update={"prompt": prompt, "model": request.model or rendered.model})
+            said = [MessageItem.model_validate(message) for message in rendered.messages]
+            asked = request.model_dump(exclude_unset=True, by_alias=True)
+            own = [item.model_dump(exclude_none=True) for item in as_items(request.input)]
+            attach_payload(trace.get_current_span(), input={**asked, "input": [*rendered.messages, *own]})
+        if request.model is None:
+            raise InvalidRequest("model is missing.", param="model", code="missing_required_parameter")
+        return request, said
 
     async def _run(self, work: _Work) -> AsyncGenerator[Event, None]:
         draft = work.draft
@@ -132,7 +154,7 @@ class Responder:
         trace.get_current_span().set_attribute("noria.answer_mode", mode)
         if mode == "generate":
             system, user = self._grounding.prompt(found, work.resolved.card)
-            messages = [system, *to_chat_messages(work.items[:-1]), user]
+            messages = [*_with_rules(to_chat_messages(work.items[:-1]), system), user]
             async for event in self._generate(work, messages, cite=found):
                 yield event
             return
@@ -202,6 +224,13 @@ def _with_instructions(instructions: str, messages: list[dict[str, Any]]) -> lis
     if messages and messages[0]["role"] == "system":
         return [{"role": "system", "content": f"{instructions}\n\n{messages[0]['content']}"}, *messages[1:]]
     return [{"role": "system", "content": instructions}, *messages]
+
+
+def _with_rules(messages: list[dict[str, Any]], rules: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rules of answering from passages, after what a first system message says (again as one)."""
+    if messages and messages[0]["role"] == "system":
+        return [{"role": "system", "content": f"{messages[0]['content']}\n\n{rules['content']}"}, *messages[1:]]
+    return [rules, *messages]
 
 
 def _without_oldest(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,18 @@ from fastapi import FastAPI
 
 from noria import __version__
 
-from . import _chat, _completions_store, _files, _models, _noria_admin, _noria_models, _noria_traces, _responses, _vector_stores
+from . import (
+    _chat,
+    _completions_store,
+    _files,
+    _models,
+    _noria_admin,
+    _noria_models,
+    _noria_traces,
+    _prompts,
+    _responses,
+    _vector_stores,
+)
 from ._edge import Edge
 from ._errors import install
 from ._fast_lane import FastLane
@@ -41,6 +52,7 @@ def build_app(noria: Noria) -> Any:
         _models,
         _files,
         _vector_stores,
+        _prompts,
         _noria_models,
         _noria_traces,
         _noria_admin,

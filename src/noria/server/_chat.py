@@ -8,16 +8,18 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from fastapi import Request
 from fastapi.responses import Response
 from opentelemetry import trace
+from pydantic import TypeAdapter
 
 from noria.access import Principal
-from noria.errors import UpstreamError
+from noria.errors import InvalidRequest, UpstreamError
+from noria.messages import ChatMessage
 from noria.models import (
     Call,
     ModelCard,
@@ -29,6 +31,8 @@ from noria.models import (
     is_stream_error,
     stream_error,
 )
+from noria.prompts import PromptReference, RenderedPrompt
+from noria.responses import mark_trace
 from noria.store import new_id
 from noria.tracing import attach_payload, semconv
 
@@ -54,20 +58,37 @@ _OWN = {
     "service_tier",
     "modalities",
 }
+_OWN_IN_CHAT = {*_OWN, "prompt"}
+_MESSAGES: TypeAdapter[list[ChatMessage]] = TypeAdapter(list[ChatMessage])
 _PREFIX: dict[Operation, str] = {"chat": "chatcmpl-", "completion": "cmpl-", "embedding": ""}
 
 
 @router.post("/v1/chat/completions", summary="Create a chat completion")
 async def create_chat_completion(body: ChatBody, request: Request, caller: Inference, noria: NoriaDep) -> Response:
-    forward = body.model_dump(exclude_unset=True, by_alias=True, exclude=_OWN)
+    headers: dict[str, str] = {}
+    if body.prompt is not None:
+        rendered = await noria.prompts.render(caller.project_id, body.prompt)
+        body = _prompted(body, body.prompt, rendered)
+        headers["x-noria-prompt"] = rendered.header
+    if not body.messages:
+        raise InvalidRequest("messages is missing.", param="messages", code="missing_required_parameter")
+    forward = body.model_dump(exclude_unset=True, by_alias=True, exclude=_OWN_IN_CHAT)
     stored = None
     if body.store:
         stored = StoredCall(
             noria.database, caller.project_id, body.model_dump(exclude_unset=True, by_alias=True), body.metadata or {}
         )
-    recorded = body.model_dump(exclude_unset=True, include=_OWN)
-    ask = _Ask("chat", body.model, forward, recorded, body.safety_identifier or body.user, stored)
+    recorded = body.model_dump(exclude_unset=True, include=_OWN_IN_CHAT)
+    ask = _Ask("chat", body.model, forward, recorded, body.safety_identifier or body.user, stored, headers)
     return await _answer(ask, request, caller, noria)
+
+
+def _prompted(body: ChatBody, reference: PromptReference, rendered: RenderedPrompt) -> ChatBody:
+    """The body with the prompt's messages before its own, and the version that this is."""
+    mark_trace(rendered)
+    reference = reference.model_copy(update={"id": rendered.prompt_id, "version": str(rendered.version)})
+    said = _MESSAGES.validate_python(rendered.messages)
+    return body.model_copy(update={"messages": [*said, *body.messages], "prompt": reference})
 
 
 @router.post("/v1/completions", summary="Create a completion")
@@ -90,6 +111,7 @@ class _Ask:
     recorded: dict[str, Any]
     user: str | None = None
     stored: StoredCall | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
 
 async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) -> Response:
@@ -110,7 +132,7 @@ async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) 
     except BaseException:
         slot.leave()
         raise
-    headers = {"x-noria-model": reply.card.id}
+    headers = {"x-noria-model": reply.card.id, **ask.headers}
     request.scope["noria.model"], request.scope["noria.observed"] = reply.card.id, observed
     if call.stream:
         relay = _Relay(ask, reply, observed, wants_usage=bool((ask.body.get("stream_options") or {}).get("include_usage")))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from noria.messages import ChatMessage
+from noria.prompts import PromptReference
 from noria.tools import ChatFunctionTool, ChatNamedToolChoice
 
 __all__ = ["RECORDED", "Body", "ChatBody", "CompletionBody", "EmbeddingBody", "Metadata"]
@@ -103,7 +104,10 @@ class ChatBody(_Sampling):
         "web_search_options": "web search is not built",
     }
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(default_factory=list[ChatMessage], description="Needed unless a `prompt` says it all.")
+    prompt: PromptReference | None = Field(
+        default=None, description="Beyond OpenAI's: a stored prompt, whose messages come before `messages`, as in responses."
+    )
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     max_completion_tokens: int | None = Field(default=None, ge=1)

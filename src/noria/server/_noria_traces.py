@@ -59,6 +59,8 @@ async def _filter(
     min_tokens: Annotated[int | None, Query(ge=0, le=2**53)] = None,
     max_tokens: Annotated[int | None, Query(ge=0, le=2**53)] = None,
     text: Annotated[str | None, Query(max_length=1000)] = None,
+    prompt: Annotated[str | None, Query(max_length=256, description="Id or name of a stored prompt")] = None,
+    prompt_version: Annotated[int | None, Query(ge=1, le=10**9)] = None,
 ) -> TraceFilter:
     metadata = {k[9:-1]: v for k, v in request.query_params.multi_items() if k.startswith("metadata[") and k.endswith("]")}
     return TraceFilter(
@@ -79,6 +81,8 @@ async def _filter(
         min_tokens=min_tokens,
         max_tokens=max_tokens,
         text=text,
+        prompt=prompt,
+        prompt_version=prompt_version,
         metadata=metadata,
     )
 

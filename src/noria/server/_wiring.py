@@ -21,7 +21,7 @@ from noria.errors import ConfigurationError, RateLimited, UpstreamError
 from noria.jobs import JobContext, Jobs
 from noria.knowledge import Knowledge, OpenVectors, embedded_vectors, pgvector_vectors
 from noria.models import Call, Catalogue, Hub, ModelCard, builtin_providers, call_model
-from noria.responses import Responder
+from noria.responses import PromptStore, Responder
 from noria.settings import Loaded, Settings, provider_key
 from noria.store import Blobs, Database
 from noria.tracing import RetentionPolicy, Tracing, TracingOptions, WriterOptions, configure
@@ -84,6 +84,7 @@ class Noria:
     tracing: Tracing
     admission: Admission
     knowledge: Knowledge
+    prompts: PromptStore
     responder: Responder
     started_at: float = field(default_factory=time.time)
 
@@ -137,6 +138,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         await stack.enter_async_context(jobs.started())
         await blobs.sweep()
         await knowledge.resume()
+        prompts = PromptStore(database)
         noria = Noria(
             loaded=loaded,
             settings=settings,
@@ -152,7 +154,8 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
             tracing=tracing,
             admission=Admission(settings.max_concurrent_requests, tracing),
             knowledge=knowledge,
-            responder=Responder(database, hub, knowledge, timeout_s=settings.request_timeout_s),
+            prompts=prompts,
+            responder=Responder(database, hub, knowledge, prompts, timeout_s=settings.request_timeout_s),
         )
         if not settings.loopback and not await noria.keys.exist():
             _log.warning("No API key exists yet: only this machine is served. Create one with: noria keys create")

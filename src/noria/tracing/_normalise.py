@@ -43,6 +43,8 @@ _OUTPUT = (sc.OUTPUT, sc.TOOL_RESULT, "output.value", "langfuse.observation.outp
            "gen_ai.completion")  # fmt: skip
 _METADATA_PREFIXES = (sc.METADATA_PREFIX, "langfuse.trace.metadata.", "langfuse.observation.metadata.",
                       "ai.telemetry.metadata.", "traceloop.association.properties.")  # fmt: skip
+# Kept as labels beside the metadata, so that traces are found by them.
+_FOUND_BY = (sc.PROMPT_ID, sc.PROMPT_NAME, sc.PROMPT_VERSION)
 
 _KINDS = {
     # OpenInference's openinference.span.kind, Langfuse's langfuse.observation.type, Traceloop's span kinds
@@ -247,6 +249,7 @@ def _metadata(attributes: Mapping[str, Any]) -> dict[str, str]:
         if key.startswith(_METADATA_PREFIXES):
             prefix = next(prefix for prefix in _METADATA_PREFIXES if key.startswith(prefix))
             found[key[len(prefix) :]] = value if isinstance(value, str) else talk.dump_text(value)
+    found |= {key: str(attributes[key]) for key in _FOUND_BY if key in attributes}
     packed = json_text(attributes.get("metadata"))  # OpenInference: one JSON object
     if isinstance(packed, dict):
         found |= {str(key): v if isinstance(v, str) else talk.dump_text(v) for key, v in packed.items()}

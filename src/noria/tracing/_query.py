@@ -19,6 +19,7 @@ from noria.errors import InvalidRequest
 from noria.tracing import _words
 from noria.tracing._records import DEFAULT_PROJECT
 from noria.tracing._schema import labels, spans, traces
+from noria.tracing._semconv import PROMPT_ID, PROMPT_NAME, PROMPT_VERSION
 from noria.tracing._summary import ERROR, OK
 
 Order = Literal["newest", "oldest", "slowest", "costliest", "most_tokens"]
@@ -45,6 +46,7 @@ class TraceFilter:
     """Which traces; every condition given must hold. Times are Unix nanoseconds, `from_ns` included, `to_ns` not.
 
     `text` is words that must all occur in one span's messages, inputs or outputs; `metadata` pairs must all be equal.
+    `prompt` is the id or name of a stored prompt, `prompt_version` one of its versions.
     """
 
     project: str = DEFAULT_PROJECT
@@ -64,6 +66,8 @@ class TraceFilter:
     min_tokens: int | None = None
     max_tokens: int | None = None
     text: str | None = None
+    prompt: str | None = None
+    prompt_version: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -118,7 +122,7 @@ def matching(connection: Connection, wanted: TraceFilter) -> Matching:
     times += [_t.start_ns < wanted.to_ns] if wanted.to_ns is not None else []
     if times:
         found.append(Condition(and_(*times), "traces_by_time", ordered=True))
-    found += [_label(connection, key[:200], value[:1000]) for key, value in wanted.metadata.items()]
+    found += [_label(connection, key[:200], value[:1000]) for key, value in _labels(wanted)]
     if wanted.text is None or not wanted.text.strip():
         return Matching(found)
     return _with_text(connection, wanted.text, found)
@@ -159,6 +163,15 @@ def decode_cursor(cursor: str, order: Order) -> tuple[float, int]:
     if made_for != order or not numbers or abs(value) >= 2**63 or abs(row_id) >= 2**63:
         raise InvalidRequest(f"{cursor!r} is not a cursor of a list ordered by {order!r}.", param="after")
     return value, row_id
+
+
+def _labels(wanted: TraceFilter) -> list[tuple[str, str]]:
+    pairs = list(wanted.metadata.items())
+    if wanted.prompt is not None:
+        pairs.append((PROMPT_ID if wanted.prompt.startswith("pmpt_") else PROMPT_NAME, wanted.prompt))
+    if wanted.prompt_version is not None:
+        pairs.append((PROMPT_VERSION, str(wanted.prompt_version)))
+    return pairs
 
 
 def _label(connection: Connection, key: str, value: str) -> Condition:

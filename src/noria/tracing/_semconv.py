@@ -55,6 +55,10 @@ ROUTE_VARIANT: Final = "noria.route.variant"
 ALIAS: Final = "noria.model.alias"
 METADATA_PREFIX: Final = "noria.metadata."
 USER_ID: Final = "user.id"
+# Which stored prompt ran. Traces are found by these, as by metadata.
+PROMPT_ID: Final = "noria.prompt.id"
+PROMPT_NAME: Final = "noria.prompt.name"
+PROMPT_VERSION: Final = "noria.prompt.version"
 # Set to True on a span whose usage repeats what its children report, so that a trace's sums count it once.
 ROLLUP: Final = "noria.usage.rollup"
 
