@@ -97,7 +97,7 @@ class DatasetRow(Base):
 
     __tablename__ = "dataset_row"
     __table_args__ = (
-        Index("ix_dataset_row_versions", "dataset_id", "added_in", "removed_in"),
+        Index("ix_dataset_row_order", "dataset_id", "ordinal"),
         Index("ix_dataset_row_id", "dataset_id", "row_id"),
     )
     ordinal: Mapped[int] = mapped_column(BIG_ID, primary_key=True, autoincrement=True)

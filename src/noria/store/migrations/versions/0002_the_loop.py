@@ -242,7 +242,7 @@ def upgrade() -> None:
     with op.batch_alter_table("dataset_row", schema=None) as batch_op:
         batch_op.create_index("ix_dataset_row_id", ["dataset_id", "row_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_dataset_row_staged"), ["staged"], unique=False)
-        batch_op.create_index("ix_dataset_row_versions", ["dataset_id", "added_in", "removed_in"], unique=False)
+        batch_op.create_index("ix_dataset_row_order", ["dataset_id", "ordinal"], unique=False)
 
     op.create_table(
         "dataset_version",
@@ -453,7 +453,7 @@ def downgrade() -> None:
     op.drop_table("eval_run")
     op.drop_table("dataset_version")
     with op.batch_alter_table("dataset_row", schema=None) as batch_op:
-        batch_op.drop_index("ix_dataset_row_versions")
+        batch_op.drop_index("ix_dataset_row_order")
         batch_op.drop_index(batch_op.f("ix_dataset_row_staged"))
         batch_op.drop_index("ix_dataset_row_id")
 
