@@ -1,0 +1,202 @@
+"""Code behind the walls: what it cannot reach, and how it ends when it takes too much."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from noria.errors import InvalidRequest, NotBuilt
+from noria.sandbox import Limits, PythonSession, run_python
+from noria.sandbox import _bubblewrap as walls
+
+pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+TIGHT = Limits(wall_s=0.8, cpu_s=1, memory_mb=256, processes=8, output_kb=64, disk_mb=16)
+
+
+async def test_a_program_runs_and_its_output_comes_back() -> None:
+    done = await run_python("import sys; print(1 + 1); print('no', file=sys.stderr); sys.exit(3)")
+    assert (done.stdout, done.stderr, done.exit_code, done.stopped) == ("2\n", "no\n", 3, None)
+
+
+async def test_files_lie_in_its_working_folder() -> None:
+    done = await run_python("print(open('data/a.txt').read())", {"data/a.txt": b"hello"})
+    assert done.stdout == "hello\n"
+    with pytest.raises(InvalidRequest, match="leads out"):
+        await run_python("pass", {"../a": b""})
+
+
+async def test_nothing_of_the_host_is_there(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    source = f"""
+import os
+for path in ("/etc/shadow", "/etc/passwd", {str(secret)!r}, {str(Path.home() / ".bashrc")!r}, "/proc/1/environ", "/sys"):
+    try:
+        os.listdir(path) if os.path.isdir(path) else open(path).read()
+        print("reached", path)
+    except OSError:
+        pass
+print(sorted(os.listdir("/tmp")), dict(os.environ).get("NORIA_SECRET"), os.getuid() != 0)
+"""
+    os.environ["NORIA_SECRET"] = "x"
+    try:
+        done = await run_python(source)
+    finally:
+        del os.environ["NORIA_SECRET"]
+    assert done.stdout == "[] None True\n", done
+
+
+async def test_nothing_outside_its_folder_can_be_written() -> None:
+    source = """
+import sys
+for path in ("/usr/x", "/x", "/dev/x", sys.prefix + "/x", sys.base_prefix + "/x"):
+    try:
+        open(path, "w")
+        print("wrote", path)
+    except OSError:
+        pass
+"""
+    assert (await run_python(source)).stdout == ""
+
+
+async def test_there_is_no_network() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        done = await run_python(f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)")
+    assert done.exit_code == 1
+    assert "Error" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "reasons"),
+    [
+        ("while True: pass", {"time"}),
+        ("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", {"time", "processes"}),
+        ("print('x' * 10**9)", {"output", None}),
+        ("while True: print('x' * 1000)", {"output"}),
+        ("x = []\nwhile True: x.append(bytearray(10**6))", {None, "memory", "time"}),
+        (
+            "import os, time\nfor i in range(6):\n  if os.fork() == 0:\n    b = bytearray(90 * 2**20)\n    time.sleep(9)\n"
+            "time.sleep(9)",
+            {"memory"},
+        ),
+        ("f = open('/tmp/x', 'wb')\nwhile True: f.write(bytes(10**6))", {None}),
+        ("import os\nfor i in range(99): open(f'/dev/shm/{i}', 'wb').write(bytes(10**6))", {None}),
+    ],
+)
+async def test_what_takes_too_much_is_ended(source: str, reasons: set[str | None]) -> None:
+    begun = time.monotonic()
+    done = await run_python(source, limits=TIGHT)
+    assert time.monotonic() - begun < 6
+    assert done.stopped in reasons, done
+    assert done.exit_code != 0
+    assert len(done.stdout) <= 64 * 1024
+    assert not await _sandboxes()
+
+
+async def test_libraries_of_this_python_can_be_imported() -> None:
+    assert (await run_python("import numpy; print(numpy.arange(4).sum())")).stdout == "6\n"
+
+
+async def test_a_session_survives_calls_that_do_not() -> None:
+    source = """
+count = 0
+def grade(word, item):
+    global count
+    count += 1
+    print("chatter")
+    while word == "loop": pass
+    if word == "die":
+        import os; os._exit(1)
+    if word == "grow":
+        x = []
+        while True: x.append(bytearray(10**6))
+    if word == "none": return None
+    if word == "nan": return float("nan")
+    return count * len(word)
+"""
+    async with PythonSession(source, "grade", TIGHT) as session:
+        outcomes = {word: await session.call(word, {}) for word in ("ab", "loop", "abc", "die", "grow", "none", "nan", "abcd")}
+    assert [outcomes[word].value for word in ("ab", "abc", "abcd")] == [2.0, 3.0, 4.0]  # the namespace is fresh each time
+    assert outcomes["loop"].stopped == "time"
+    assert outcomes["die"].stopped == "ended"
+    assert "MemoryError" in (outcomes["grow"].error or "") or outcomes["grow"].stopped == "memory"
+    assert "TypeError" in (outcomes["none"].error or "")
+    assert "finite" in (outcomes["nan"].error or "")
+    assert not await _sandboxes()
+
+
+async def test_a_source_that_is_stopped_again_and_again_is_given_up() -> None:
+    async with PythonSession("import os\ndef grade(a, b): os._exit(0)", "grade", TIGHT) as session:
+        errors = [await session.call(1, 2) for _ in range(22)]
+    assert "not run any more" in (errors[-1].error or "")
+
+
+async def test_a_cancelled_call_leaves_no_answer_for_the_next() -> None:
+    async with PythonSession("import time\ndef grade(a, b):\n  time.sleep(a)\n  return a", "grade", TIGHT) as session:
+        task = asyncio.ensure_future(session.call(0.5, 0))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        assert (await session.call(0.01, 0)).value == 0.01
+
+
+async def test_a_large_row_passes() -> None:
+    async with PythonSession("def grade(a, b): return len(a['text'])", "grade") as session:
+        assert (await session.call({"text": "名" * 700_000}, {})).value == 700_000
+
+
+async def test_a_second_start_is_quick() -> None:
+    await run_python("pass")
+    times = [(await run_python("pass")).duration_s for _ in range(5)]
+    assert min(times) < 0.15, times
+
+
+async def test_without_bubblewrap_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walls.shutil, "which", lambda _: None)
+    with pytest.raises(NotBuilt, match="apt install bubblewrap"):
+        await run_python("pass")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+def test_it_works_for_a_user_who_is_not_root() -> None:
+    """With the system's Python, whose folders everyone may read."""
+    python = shutil.which("python3", path="/usr/bin")
+    if python is None:
+        pytest.skip("there is no system Python")
+    probe = """
+import json, os, subprocess, sys
+from noria.sandbox import Limits, _bubblewrap as walls
+from noria.sandbox._process import _PROGRAM
+sys.executable, sys.prefix, sys.base_prefix = sys.argv[1], "/usr", "/usr"
+os.environ["HOME"] = "/nonexistent"
+os.chdir("/")
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+head = {"uids": [], "path": [], "files": {}, "mode": "run", "limits": {"NPROC": 8}, "source": "import os; print(os.listdir('/'))"}
+done = subprocess.run(walls.command(Limits(), _PROGRAM), input=json.dumps(head).encode() + b"\\n", capture_output=True)
+print(done.stdout.decode(), done.stderr.decode())
+"""
+    done = subprocess.run([sys.executable, "-c", probe, python], capture_output=True, text=True, check=False, timeout=30)
+    assert "'usr'" in done.stdout, done
+    assert "'home'" not in done.stdout
+
+
+async def _sandboxes() -> list[str]:
+    """Live bubblewrap processes that this test process started."""
+    for _ in range(20):
+        command = ["ps", "-o", "stat=,args=", "--ppid", str(os.getpid())]
+        listed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        alive = [line for line in listed.stdout.splitlines() if "bwrap" in line and not line.startswith("Z")]
+        if not alive:
+            return []
+        await asyncio.sleep(0.05)
+    return alive
