@@ -50,7 +50,8 @@ class NoriaError(Exception):
     """An expected failure: what failed, with which value, and what to do.
 
     `param` is the path of the offending field (`messages[0].role`), `code` a stable machine-readable word,
-    `retry_after_s` seconds after which the same call may succeed.
+    `retry_after_s` seconds after which the same call may succeed. `variant` is the route's choice that failed, where a
+    route had chosen: the trace says it.
     """
 
     status: ClassVar[int] = 500
@@ -72,6 +73,7 @@ class NoriaError(Exception):
         self.code = code if code is not None else self.default_code
         self.hint = hint
         self.retry_after_s = retry_after_s
+        self.variant: str | None = None
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message

@@ -5,7 +5,7 @@ from ._catalogue import Catalogue, CatalogueFilter, ProviderSpec, builtin_provid
 from ._hub import Hub, Resolved
 from ._prices import cost_usd, read_usage
 from ._protocol import Call, Model, Operation, Reply
-from ._routes import Retry, Retrying, Route
+from ._routes import Retry, Retrying, Route, sticky_key
 from ._sse import SSEDecoder, WholeEvents, chunks, is_stream_error, stream_error
 from ._traced import Observed, call_model
 from ._wire import WireClient
@@ -38,5 +38,6 @@ __all__ = [
     "cost_usd",
     "is_stream_error",
     "read_usage",
+    "sticky_key",
     "stream_error",
 ]

@@ -36,7 +36,12 @@ class RouteSpec(BaseModel):
 
     strategy: Literal["weighted", "fallback"]
     targets: tuple[RouteTarget, ...] = Field(min_length=1, max_length=32)
-    sticky: bool = Field(default=False, description="Keep one `user` (or `safety_identifier`) on one variant.")
+    sticky: bool = Field(
+        default=False,
+        description="Keep one user (`safety_identifier`, `user`) or conversation (`metadata.conversation_id`, a response's "
+        "chain) on one variant.",
+    )
+    salt: str = Field(default="", max_length=64, description="Another salt draws users anew, so that not always the same try.")
 
 
 class ModelCard(BaseModel):

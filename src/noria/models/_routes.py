@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from noria.errors import NoriaError, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
@@ -13,7 +13,7 @@ from noria.errors import NoriaError, RateLimited, Unavailable, UpstreamError, Up
 from ._cards import ModelCard, RouteTarget
 from ._protocol import Call, Model, Reply
 
-__all__ = ["Retry", "Retrying", "Route", "choose"]
+__all__ = ["Retry", "Retrying", "Route", "choose", "sticky_key"]
 
 _RETRYABLE = (RateLimited, UpstreamError, UpstreamTimeout, Unavailable)
 
@@ -58,6 +58,15 @@ class Retrying:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 
+_CONVERSATION = ("conversation_id", "session_id", "thread_id", "conversation")
+
+
+def sticky_key(safety_identifier: str | None, user: str | None, metadata: Mapping[str, str] | None) -> str | None:
+    """What a request says of who asks or of its conversation, the surest first; None when it says nothing."""
+    named = (metadata[key] for key in _CONVERSATION if metadata and metadata.get(key))
+    return safety_identifier or user or next(named, None)
+
+
 def choose(targets: Sequence[RouteTarget], draw: float) -> RouteTarget:
     """The target at `draw` (0 ≤ draw < 1) of the weights laid end to end."""
     total = sum(target.weight for target in targets)
@@ -94,14 +103,19 @@ class Route:
         raise failure
 
     async def _ask(self, target: RouteTarget, call: Call) -> Reply:
-        model = await self._resolve(target.model)
-        reply = await model.open(call)
+        try:
+            model = await self._resolve(target.model)
+            reply = await model.open(call)
+        except NoriaError as error:
+            error.variant = target.model
+            raise
         reply.variant = target.model
         return reply
 
     def _draw(self, call: Call) -> float:
-        """The same number for the same user of this route; else a fresh one."""
+        """The same number for the same user or conversation of this route, while its salt stays; else a fresh one."""
         if self._spec.sticky and call.sticky is not None:
-            digest = hashlib.sha256(f"{self._card.id}\0{call.sticky}".encode()).digest()
+            name = f"{self._card.id}\0{self._spec.salt}" if self._spec.salt else self._card.id
+            digest = hashlib.sha256(f"{name}\0{call.sticky}".encode()).digest()
             return int.from_bytes(digest[:8], "big") / 2**64
         return random.random()  # noqa: S311

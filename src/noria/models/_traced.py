@@ -58,6 +58,8 @@ async def call_model(resolved: Resolved, call: Call) -> tuple[Reply, Observed]:
     try:
         reply = await resolved.model.open(call)
     except BaseException as error:
+        if recording and isinstance(error, NoriaError) and error.variant is not None:
+            span.set_attributes({semconv.ROUTE: resolved.card.id, semconv.ROUTE_VARIANT: error.variant})
         _fail(span, error)
         span.end()
         raise

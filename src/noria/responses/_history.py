@@ -33,8 +33,8 @@ class ResponseStore:
             )
         return row
 
-    async def history(self, project_id: str, previous_id: str | None) -> list[Any]:
-        """The items of all turns before, oldest first: each turn's own input, then its output."""
+    async def history(self, project_id: str, previous_id: str | None) -> tuple[list[Any], str | None]:
+        """The items of all turns before, oldest first (each turn's own input, then its output), and the first turn's id."""
         turns: list[StoredResponse] = []
         while previous_id is not None:
             if len(turns) >= _MAX_TURNS:
@@ -53,7 +53,7 @@ class ResponseStore:
         for row in reversed(turns):
             raw += row.input_items
             raw += [item for item in row.body["output"] if item["type"] in _OUTPUT_TYPES]
-        return _ITEMS.validate_python(raw)
+        return _ITEMS.validate_python(raw), turns[-1].id if turns else None
 
     async def resolve_references(self, project_id: str, items: Sequence[Any]) -> list[Any]:
         """Input items with each `item_reference` replaced by the output item that it names."""

@@ -16,7 +16,7 @@ from opentelemetry import trace
 from noria.errors import ContextTooLong, InvalidRequest, NoriaError
 from noria.knowledge import Knowledge, as_result
 from noria.messages import MessageItem, text_of, to_chat_messages
-from noria.models import Call, Hub, Resolved
+from noria.models import Call, Hub, Resolved, sticky_key
 from noria.prompts import PromptResolver
 from noria.store import Database, new_id
 from noria.tools import NamedToolChoice, chat_tool, chat_tool_choice
@@ -56,12 +56,13 @@ class Responder:
         """Everything that can fail with a status of its own, then the events. Raises NoriaError."""
         request, said = await self._with_prompt(request, project_id)
         resolved = await self._hub.resolve(request.model or "", project_id)
-        history = await self.stored.history(project_id, request.previous_response_id)
+        history, first_id = await self.stored.history(project_id, request.previous_response_id)
         own_items = await self.stored.resolve_references(project_id, as_items(request.input))
         if request.file_search is not None:
             await self._knowledge.check(project_id, request.file_search.vector_store_ids, request.file_search.filters)
         draft = Draft(request, resolved.card.id)
-        sticky = request.safety_identifier or request.user
+        named = sticky_key(request.safety_identifier, request.user, request.metadata)
+        sticky = named or first_id or draft.id  # a conversation is known by its first response
         work = _Work(request, project_id, resolved, own_items, [*said, *history, *own_items], draft, TextDraft(draft), sticky)
         events = self._run(work)
         first = await anext(events)  # creates the response; the model is asked only after it

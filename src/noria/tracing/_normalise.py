@@ -44,7 +44,7 @@ _OUTPUT = (sc.OUTPUT, sc.TOOL_RESULT, "output.value", "langfuse.observation.outp
 _METADATA_PREFIXES = (sc.METADATA_PREFIX, "langfuse.trace.metadata.", "langfuse.observation.metadata.",
                       "ai.telemetry.metadata.", "traceloop.association.properties.")  # fmt: skip
 # Kept as labels beside the metadata, so that traces are found by them.
-_FOUND_BY = (sc.PROMPT_ID, sc.PROMPT_NAME, sc.PROMPT_VERSION)
+_FOUND_BY = (sc.PROMPT_ID, sc.PROMPT_NAME, sc.PROMPT_VERSION, sc.ROUTE, sc.ROUTE_VARIANT)
 
 _KINDS = {
     # OpenInference's openinference.span.kind, Langfuse's langfuse.observation.type, Traceloop's span kinds
