@@ -21,9 +21,10 @@ from noria.store import DEFAULT_PROJECT, ApiKey, Cursor, Database, Page, new_id,
 
 __all__ = ["SCOPES", "IssuedKey", "Keys", "Principal", "Scope"]
 
-Scope = Literal["inference", "data", "traces", "admin"]
+Scope = Literal["inference", "data", "traces", "spans", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""`inference`: call models. `data`: files and vector stores. `traces`: read and delete traces, send spans. `admin`: all else."""
+"""`inference`: call models. `data`: files and vector stores. `traces`: read and delete traces, send spans. `spans`: send spans,
+and nothing else. `admin`: all else."""
 
 _REMEMBER_S = 10.0
 _TOUCH_S = 60
@@ -39,7 +40,7 @@ class Principal:
     requests_per_minute: int = 0
 
     def require(self, scope: Scope) -> None:
-        if scope not in self.scopes and "admin" not in self.scopes:
+        if not {scope, "admin", "traces" if scope == "spans" else scope} & self.scopes:
             raise PermissionDenied(
                 f"This key lacks the scope {scope!r}.", hint="Create one with: noria keys create --scope " + scope
             )
@@ -58,12 +59,12 @@ class Keys:
         self._database, self._default_rpm = database, default_rpm
         self._known: dict[str, tuple[float, Principal, int | None]] = {}
         self._any: bool | None = None
-        self._local = ""
+        self._local: dict[str, Principal] = {}
 
-    def issue_local(self) -> str:
-        """A key of the owner for this process's lifetime, for who may read the home folder (command line, console)."""
+    def issue_local(self, name: str = "local", scopes: Sequence[Scope] = SCOPES) -> str:
+        """A key for this process's lifetime: the owner's, for who may read the home folder, unless scopes are given."""
         secret = f"sk-noria-local-{secrets.token_urlsafe(32)}"
-        self._local = hashlib.sha256(secret.encode()).hexdigest()
+        self._local[hashlib.sha256(secret.encode()).hexdigest()] = Principal(key_id=name, scopes=frozenset(scopes))
         return secret
 
     async def exist(self) -> bool:
@@ -80,8 +81,8 @@ class Keys:
         if not secret:
             raise AuthenticationFailed("No API key was sent.", hint="Send it as `Authorization: Bearer sk-noria-…`.")
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        if secrets.compare_digest(digest, self._local):
-            return Principal(key_id="local")
+        if (local := self._local.get(digest)) is not None:  # of 256 random bits a digest's timing tells nothing
+            return local
         now = time.time()
         known = self._known.get(digest)
         if known is None or known[0] < now:

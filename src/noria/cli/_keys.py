@@ -18,7 +18,7 @@ app = group("API keys: create, list, revoke. Without any key, only this machine 
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.", show_default=False)],
     scope: Annotated[
-        list[str] | None, typer.Option("--scope", help="inference, data, traces or admin; repeatable. Default: all.")
+        list[str] | None, typer.Option("--scope", help="inference, data, traces, spans or admin; repeatable. Default: all.")
     ] = None,
     expires_in_days: Annotated[float | None, typer.Option(help="Days until it stops working.")] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=0, help="Rate limit; 0: none.")] = None,

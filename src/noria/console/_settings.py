@@ -16,7 +16,7 @@ from noria.errors import PermissionDenied
 
 __all__ = ["settings_page"]
 
-_SCOPES = ("inference", "data", "traces", "admin")
+_SCOPES = ("inference", "data", "traces", "spans", "admin")
 Reload = Callable[[], Awaitable[None]]
 
 

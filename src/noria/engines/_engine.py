@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -38,8 +38,17 @@ TERM_GRACE_S = 10.0
 class Engine:
     """One engine's process and its state. All methods run on one event loop."""
 
-    def __init__(self, spec: EngineSpec, run_dir: Path, log_dir: Path, admit: Callable[[Engine], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        folders: tuple[Path, Path],
+        admit: Callable[[Engine], Awaitable[None]],
+        environment: Mapping[str, str],
+    ) -> None:
+        """`folders` are those of sockets and of logs; `environment` is read at each start."""
+        run_dir, log_dir = folders
         self.spec = spec
+        self._environment = environment
         self.state: EngineState = "stopped"
         self.in_flight = 0
         self.last_used = time.monotonic()
@@ -136,7 +145,7 @@ class Engine:
             self.state = "starting"
             self._generation += 1
             endpoint = self.endpoint = self._address()
-            self._process = await EngineProcess.start(self._command(endpoint), self._environment(), self.spec.cwd, self._log)
+            self._process = await EngineProcess.start(self._command(endpoint), self._variables(), self.spec.cwd, self._log)
             try:
                 await self._until_healthy(endpoint, self._process)
             except BaseException:
@@ -170,10 +179,10 @@ class Engine:
         port = endpoint.base_url.rpartition(":")[2]
         return [part.replace("{socket}", str(endpoint.socket_path)).replace("{port}", port) for part in self.spec.command]
 
-    def _environment(self) -> dict[str, str]:
+    def _variables(self) -> dict[str, str]:
         # Noria's own settings hold its secrets (database, key of the key store): no engine needs them.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("NORIA_")}
-        return {**kept, "PYTHONUNBUFFERED": "1", **self.spec.env}
+        return {**self._environment, **kept, "PYTHONUNBUFFERED": "1", **self.spec.env}
 
     async def _until_healthy(self, endpoint: Endpoint, process: EngineProcess) -> None:
         deadline = time.monotonic() + self.spec.startup_timeout_s

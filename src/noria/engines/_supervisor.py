@@ -40,6 +40,8 @@ class Supervisor:
         self._run_dir, self._lock = _claim(run_dir)
         self._log_dir = log_dir or run_dir / "logs"
         self._budget_mb = memory_budget_mb
+        self.environment: dict[str, str] = {}
+        """Given to every engine that is started from now on; what an engine's spec or the server's own environment says wins."""
         self._engines: dict[str, Engine] = {}
         self._remote: dict[str, _Remote] = {}
         self._admission = asyncio.Lock()
@@ -137,7 +139,9 @@ class Supervisor:
             self._announce()
             engine = None
         if engine is None:
-            engine = self._engines.setdefault(spec.name, Engine(spec, self._run_dir, self._log_dir, self._admit))
+            engine = self._engines.setdefault(
+                spec.name, Engine(spec, (self._run_dir, self._log_dir), self._admit, self.environment)
+            )
         return engine
 
     async def _admit(self, newcomer: Engine) -> None:

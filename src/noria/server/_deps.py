@@ -14,7 +14,7 @@ from noria.tracing import semconv
 
 from ._wiring import Noria
 
-__all__ = ["Admin", "Data", "Inference", "ListCursor", "NoriaDep", "Traces", "identify", "listing"]
+__all__ = ["Admin", "Data", "Inference", "ListCursor", "NoriaDep", "Spans", "Traces", "identify", "listing"]
 
 
 # Async although they await nothing: FastAPI sends plain functions to a thread, which costs more than they do.
@@ -49,6 +49,7 @@ def _caller(scope: Scope) -> Callable[..., Awaitable[Principal]]:
 
 Inference = Annotated[Principal, Depends(_caller("inference"))]
 Data = Annotated[Principal, Depends(_caller("data"))]
+Spans = Annotated[Principal, Depends(_caller("spans"))]
 Traces = Annotated[Principal, Depends(_caller("traces"))]
 Admin = Annotated[Principal, Depends(_caller("admin"))]
 

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from noria.errors import InvalidRequest
 from noria.tracing import SpanNode, StatsRow, TraceFilter, TraceSummary
 
-from ._deps import NoriaDep, Traces
+from ._deps import NoriaDep, Spans, Traces
 from ._routers import new_router
 
 __all__ = ["router"]
@@ -32,7 +32,7 @@ _OTLP_TYPES: dict[str, Any] = {
 
 
 @router.post("/v1/traces", summary="Take spans of other programs (OTLP/HTTP)", openapi_extra=_OTLP_TYPES, response_class=Response)
-async def ingest_spans(request: Request, caller: Traces, noria: NoriaDep) -> Response:
+async def ingest_spans(request: Request, caller: Spans, noria: NoriaDep) -> Response:
     body = await request.body()
     kind = request.headers.get("content-type", "")
     encoding = request.headers.get("content-encoding")

@@ -46,7 +46,9 @@ async def serve(loaded: Loaded) -> None:
                 timeout_keep_alive=75,
             )
             server = _Server(config)
-            with _announced(settings.run_dir, settings.host, listener.getsockname()[1], noria.keys.issue_local()):
+            url = _url(settings.host, listener.getsockname()[1])
+            noria.supervisor.environment |= _exporter(url, noria.keys.issue_local("engine", ("spans",)))
+            with _announced(settings.run_dir, url, noria.keys.issue_local()):
                 await server.serve(sockets=[listener])
 
 
@@ -84,12 +86,28 @@ def _listener(host: str, port: int) -> Generator[socket.socket, None, None]:
         listener.close()
 
 
+def _url(host: str, port: int) -> str:
+    shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def _exporter(url: str, token: str) -> dict[str, str]:
+    """The variables by which every OpenTelemetry SDK finds where to send spans: an engine that makes some needs no setting.
+
+    Source: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+    """
+    return {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{url}/v1/traces",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": f"authorization=Bearer%20{token}",
+    }
+
+
 @contextlib.contextmanager
-def _announced(run_dir: Path, host: str, port: int, token: str) -> Generator[None, None, None]:
+def _announced(run_dir: Path, url: str, token: str) -> Generator[None, None, None]:
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / SERVER_FILE
-    shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
-    facts = {"url": f"http://{shown}:{port}", "pid": os.getpid(), "token": token}
+    facts = {"url": url, "pid": os.getpid(), "token": token}
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:

@@ -225,14 +225,6 @@ def test_tokenize_counts_what_chat_counts(http: httpx.Client, client: openai.Ope
     assert http.post("/v1/noria/tokenize", json={"text": "né"}).json()["num_tokens"] == 3
 
 
-def test_timings_come_when_asked_for(http: httpx.Client) -> None:
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
-    assert "timings" not in http.post("/v1/chat/completions", json=body).json()
-    timings = http.post("/v1/chat/completions", json=body, headers={"x-noria-timings": "1"}).json()["timings"]
-    assert set(timings) == {"queue_s", "prefill_s", "time_to_first_token_s", "decode_s"}
-    assert all(0 <= seconds < 60 for seconds in timings.values())
-
-
 def engine_spans(encoded: bytes | str) -> dict[str, dict[str, Any]]:
     """Attributes of each span by its name."""
     records, problems = from_json(encoded.encode() if isinstance(encoded, str) else encoded, "proj_default")

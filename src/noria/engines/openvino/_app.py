@@ -1,8 +1,8 @@
 """The worker's HTTP face: raw ASGI, for a step's tokens must not wait for a framework.
 
 Routes: POST /v1/chat/completions, /v1/completions, /v1/noria/tokenize; GET /v1/models, /health. One write a step a stream.
-A client that goes away frees its slots before the next step. Header `x-noria-timings: 1` adds `timings` (seconds) beside
-the usage; to a request with a `traceparent` the answer brings spans of this worker's own (`noria.engines._spans`).
+A client that goes away frees its slots before the next step. To a request with a `traceparent` the answer brings spans of this
+worker's own (`noria.engines._spans`).
 
 The model loads in a thread while /health already answers 503 "loading".
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -208,7 +207,6 @@ class WorkerApp:
         body = await _read_body(receive)
         make = _chat_job if chat else _completion_job
         job = make(served.maker, body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(make, served.maker, body)
-        timed = any(k == b"x-noria-timings" and v == b"1" for k, v in scope["headers"])
         box = _Mailbox()
         sequences = list(job.sequences)
         for sequence in sequences:
@@ -217,7 +215,7 @@ class WorkerApp:
         try:
             served.engine.submit(sequences)
             spans = spans_wanted(scope["headers"], "noria-openvino")
-            await _Answering(job, served.maker, box, timed=timed, spans=spans).run(send, served.engine)
+            await _Answering(job, served.maker, box, spans).run(send, served.engine)
         finally:
             watcher.cancel()
             for sequence in sequences:
@@ -238,10 +236,9 @@ def _completion_job(maker: JobMaker, body: bytes) -> Job:
 class _Answering:
     """Writes one request's answer as its events come."""
 
-    def __init__(self, job: Job, maker: JobMaker, box: _Mailbox, *, timed: bool, spans: EngineSpans | None) -> None:
+    def __init__(self, job: Job, maker: JobMaker, box: _Mailbox, spans: EngineSpans | None) -> None:
         self._job = job
         self._box = box
-        self._timed = timed
         self._spans = spans
         self._writer = (ChatWriter if job.kind == "chat" else CompletionWriter)(job, maker.tokenizer)
         self._choices = [Choice(i, s, job, maker.tokenizer) for i, s in enumerate(job.sequences)]
@@ -272,8 +269,6 @@ class _Answering:
             for choice, piece in await self._pieces(engine):
                 answers[choice.index].append(piece)
         body = self._writer.whole([(c, answers[c.index]) for c in self._choices], usage(self._job, self._choices))
-        if self._timed:
-            body["timings"] = self._timings()
         spans = [self._spans.header(*stages(self._job, self._choices, engine.work()))] if self._spans else []
         await _send_json(send, 200, body, spans)
 
@@ -299,24 +294,11 @@ class _Answering:
                 await send({"type": "http.response.body", "body": bytes(data), "more_body": False})
                 return
         if self._job.include_usage:
-            chunk = self._writer.usage_chunk(usage(self._job, self._choices))
-            if self._timed:
-                chunk["timings"] = self._timings()
-            _append(data, chunk)
+            _append(data, self._writer.usage_chunk(usage(self._job, self._choices)))
         data += b"data: [DONE]\n\n"
         if self._spans is not None:
             data += self._spans.comment(*stages(self._job, self._choices, engine.work()))
         await send({"type": "http.response.body", "body": bytes(data), "more_body": False})
-
-    def _timings(self) -> dict[str, float]:
-        """Seconds of the first choice's life; decoding of the slowest."""
-        first, now = self._choices[0].sequence, time.monotonic()
-        return {
-            "queue_s": first.admitted_s - first.arrived_s,
-            "prefill_s": first.first_token_s - first.admitted_s,
-            "time_to_first_token_s": first.first_token_s - first.arrived_s,
-            "decode_s": now - first.first_token_s,
-        }
 
 
 def _append(data: bytearray, chunk: dict[str, Any] | None) -> None:
