@@ -9,7 +9,7 @@ import typer
 
 from noria import __version__
 
-from . import _ask, _chat, _config, _doctor, _ingest, _jobs, _keys, _models, _search, _stores, _traces, _up
+from . import _ask, _chat, _config, _doctor, _ingest, _jobs, _keys, _models, _prompts, _search, _stores, _traces, _up
 from ._command import common_options, group
 
 __all__ = ["app"]
@@ -41,6 +41,7 @@ for _name, _group in (
     ("stores", _stores.stores_app),
     ("files", _stores.files_app),
     ("models", _models.app),
+    ("prompts", _prompts.app),
     ("traces", _traces.app),
     ("jobs", _jobs.jobs_app),
     ("engines", _jobs.engines_app),

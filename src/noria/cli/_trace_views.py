@@ -28,7 +28,7 @@ _BAR_WIDTH = 16
 _NAMES = {"since": "from", "until": "to", "key": "key_id", "session": "session_id", "user": "user_id"}
 _FILTERS = (
     "since", "until", "model", "status", "name", "service", "key", "session", "user", "min_latency_s", "max_latency_s",
-    "min_cost_usd", "max_cost_usd", "min_tokens", "max_tokens", "text",
+    "min_cost_usd", "max_cost_usd", "min_tokens", "max_tokens", "text", "prompt", "prompt_version",
 )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ Text = Annotated[str | None, typer.Option("--text", help="Words that occur in in
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Metadata that it carries; repeatable.")
 ]
+Prompt = Annotated[str | None, typer.Option("--prompt", help="Only calls that ran this stored prompt (its name or id).")]
+PromptVersion = Annotated[int | None, typer.Option("--prompt-version", min=1, help="Only calls that ran this version of it.")]
 TraceId = Annotated[str | None, typer.Argument(metavar="[ID]", help="Id of the trace, or its beginning; default: the newest.")]
 
 
@@ -55,6 +57,8 @@ def list_traces(
     max_tokens: MaxTokens = None,
     text: Text = None,
     metadata: Metadata = None,
+    prompt: Prompt = None,
+    prompt_version: PromptVersion = None,
     order: Annotated[
         Literal["newest", "oldest", "slowest", "costliest", "most_tokens"], typer.Option(help="In which order.")
     ] = "newest",
@@ -91,6 +95,8 @@ def stats(
     key: Key = None,
     text: Text = None,
     metadata: Metadata = None,
+    prompt: Prompt = None,
+    prompt_version: PromptVersion = None,
 ) -> None:
     """Requests, errors, tokens, cost and latency."""
     from ._trace_views import print_stats, wanted
