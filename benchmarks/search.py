@@ -40,7 +40,6 @@ PARTS = ("squaddev_v1.1.json", "nyt_v1.0.json", "new_wiki_v1.0.json", "reddit_v1
 PEERS = {"chroma": ["chromadb==1.5.9", "numpy"], "lancedb": ["lancedb==0.40.0", "pyarrow", "numpy"]}
 MAX_REAL_PASSAGES = 20_000
 PASSAGES_PER_FILE = 10
-MOST_CHARACTERS = 1_500  # of a paragraph that are embedded: the model reads 512 tokens
 NOISE = 0.3  # length of what is added to a unit vector that is copied
 K = 10
 FILTERS = {"all": 1, "10%": 10, "1%": 100}  # one file in so many
@@ -81,7 +80,8 @@ def embed(url: str, model: str, texts: Sequence[str]) -> np.ndarray:
     rows: dict[int, list[float]] = {}
     for start in range(0, len(order), 64):
         numbers = order[start : start + 64]
-        body = json.dumps({"model": model, "input": [texts[number] for number in numbers]}).encode()
+        # `truncate` is Noria's: a few paragraphs are longer than the model reads.
+        body = json.dumps({"model": model, "truncate": True, "input": [texts[number] for number in numbers]}).encode()
         headers = {"content-type": "application/json", "authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}"}
         request = urllib.request.Request(f"{url.rstrip('/')}/embeddings", body, headers)
         with urllib.request.urlopen(request) as response:
@@ -110,9 +110,7 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         questions = [question for question in questions if question[1] < len(texts)][: arguments.queries]
         kept = arguments.cache / f"search-{arguments.model.replace('/', '_')}-{len(texts)}-{len(questions)}.npz"
         if not kept.exists():
-            vectors = embed(
-                arguments.embeddings_url, arguments.model, [(arguments.passage_prefix + text)[:MOST_CHARACTERS] for text in texts]
-            )
+            vectors = embed(arguments.embeddings_url, arguments.model, [arguments.passage_prefix + text for text in texts])
             asked = embed(arguments.embeddings_url, arguments.model, [arguments.query_prefix + text for text, _ in questions])
             np.savez(kept, vectors=vectors, queries=asked)
         stored = np.load(kept)
