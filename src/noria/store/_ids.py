@@ -17,8 +17,12 @@ _lock = threading.Lock()
 _last = (0, 0)
 
 
-def new_id(prefix: str) -> str:
-    """A fresh id such as `file-019a…` (32 hex digits), greater than every one made here before."""
+def new_id(prefix: str, *, tail: int | None = None) -> str:
+    """A fresh id such as `file-019a…` (32 hex digits), greater than every one made here before.
+
+    `tail` stands where the random part else does: an answer's id ends in the span that made it, so that its trace is found from it
+    without a note of which belongs to which.
+    """
     global _last
     with _lock:
         now = time.time_ns() // 1_000_000
@@ -30,4 +34,4 @@ def new_id(prefix: str) -> str:
         else:
             count = 0
         _last = (now, count)
-    return f"{prefix}{now:012x}{count:04x}{secrets.token_hex(8)}"
+    return f"{prefix}{now:012x}{count:04x}{secrets.token_hex(8) if tail is None else format(tail, '016x')}"

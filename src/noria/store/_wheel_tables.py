@@ -193,6 +193,8 @@ class EvalRun(Base):
     per_criterion: Mapped[list[Any]]
     usage: Mapped[list[Any]]
     statistics: Mapped[dict[str, Any]]  # intervals by criterion
+    plan: Mapped[list[Any] | None]  # the logged calls that are its rows, pinned when it begins
+    options: Mapped[dict[str, Any]]  # Noria's own: the prompt's version, the cluster of rows
     error: Mapped[dict[str, Any] | None]
     meta: Mapped[dict[str, Any]]
     job_id: Mapped[str | None] = mapped_column(String(64))

@@ -270,6 +270,8 @@ def upgrade() -> None:
         sa.Column("per_criterion", _JSON, nullable=False),
         sa.Column("usage", _JSON, nullable=False),
         sa.Column("statistics", _JSON, nullable=False),
+        sa.Column("plan", _JSON, nullable=True),
+        sa.Column("options", _JSON, nullable=False),
         sa.Column("error", _JSON, nullable=True),
         sa.Column("meta", _JSON, nullable=False),
         sa.Column("job_id", sa.String(length=64), nullable=True),
