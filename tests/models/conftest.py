@@ -14,10 +14,13 @@ from .upstream import Upstream, running_upstream
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NoriaServer, Upstream]]:
-    env = {"NORIA_ALLOW_PRIVATE_URLS": "true", "NORIA_REQUEST_TIMEOUT_S": "2", "DEEPSEEK_API_KEY": "sk-from-env"}
-    with running_upstream() as upstream, running_server(tmp_path_factory.mktemp("wire"), **env) as server:
-        server.add_model(remote("remote", upstream, price={"input": 2.0, "output": 10.0, "cached_input": 1.0}))
-        yield server, upstream
+    env = {"NORIA_ALLOW_PRIVATE_URLS": "true", "NORIA_REQUEST_TIMEOUT_S": "2"}
+    keys = {"DEEPSEEK_API_KEY": "sk-deepseek", "VLLM_API_KEY": "sk-from-env", "OPENAI_API_KEY": "sk-openai"}
+    with running_upstream() as upstream:
+        own = {"VLLM_BASE_URL": upstream.url, "AZURE_OPENAI_ENDPOINT": upstream.url}  # the operator's own word
+        with running_server(tmp_path_factory.mktemp("wire"), **env, **keys, **own) as server:
+            server.add_model(remote("remote", upstream, price={"input": 2.0, "output": 10.0, "cached_input": 1.0}))
+            yield server, upstream
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from noria.models import builtin_providers, origin_of
 from tests.conftest import NoriaServer
 
 from .conftest import remote
@@ -70,6 +71,18 @@ def test_asks_again_after_429_and_500(server: NoriaServer, upstream: Upstream) -
     assert time.monotonic() - begun >= 1
 
 
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 410, 422, 451, 302])
+def test_only_what_may_pass_is_asked_again(server: NoriaServer, upstream: Upstream, status: int) -> None:
+    upstream.plan(failure(status), failure(status))
+    with pytest.raises(openai.APIStatusError) as error:
+        ask(server)
+    assert len(upstream.seen) == 1
+    ours = {400: 400, 404: 404, 422: 400}.get(status, 502)
+    assert error.value.status_code == ours
+    # OpenAI's clients ask again after any 5xx, unless told that it is of no use.
+    assert error.value.response.headers.get("x-should-retry") == ("false" if ours == 502 else None)
+
+
 def test_gives_up_at_once_when_told_to_wait_long(server: NoriaServer, upstream: Upstream) -> None:
     upstream.plan(failure(429, retry_after="120"))
     with pytest.raises(openai.RateLimitError) as error:
@@ -88,7 +101,7 @@ def test_gives_up_at_once_when_told_to_wait_long(server: NoriaServer, upstream: 
         (answer(b"<html>oops</html>"), openai.InternalServerError, 1),
         (answer([1, 2]), openai.InternalServerError, 1),
         (answer({"error": {"message": "no credit", "code": 402}}), openai.InternalServerError, 1),
-        (answer(b"", 307, location="http://127.0.0.1:1/"), openai.InternalServerError, 3),
+        (answer(b"", 307, location="http://127.0.0.1:1/"), openai.InternalServerError, 1),
     ],
 )
 def test_failures_keep_their_kind(
@@ -202,36 +215,85 @@ def test_the_upstream_is_told_when_its_client_leaves_before_the_answer(
 
 
 def test_a_key_comes_from_the_environment_or_the_store(server: NoriaServer, upstream: Upstream) -> None:
-    server.add_model(remote("from-env", upstream, provider="deepseek"))
-    server.add_model(remote("from-store", upstream, provider="openai"))
+    server.add_model(remote("from-env", upstream, provider="vllm"))
     ask(server, model="from-env")
     assert upstream.seen[-1].headers["authorization"] == "Bearer sk-from-env"
-    with pytest.raises(openai.BadRequestError, match="OPENAI_API_KEY"):
+    server.add_model(remote("from-store", upstream, provider="azure"))
+    with pytest.raises(openai.BadRequestError, match="AZURE_OPENAI_API_KEY"):
         ask(server, model="from-store")
     with server.client() as client:
-        client.put("/v1/noria/providers/openai/credential", json={"value": "sk-stored"}).raise_for_status()
-        ask(server, model="from-store")
-        assert upstream.seen[-1].headers["authorization"] == "Bearer sk-stored"
+        client.put("/v1/noria/providers/azure/credential", json={"value": "sk-stored"}).raise_for_status()
+        ask(server, model="from-store", max_completion_tokens=5)
+        assert upstream.seen[-1].headers["api-key"] == "sk-stored"
+        assert "authorization" not in upstream.seen[-1].headers
+        assert upstream.seen[-1].body["max_completion_tokens"] == 5
         assert b"sk-stored" not in (server.home / "noria.db").read_bytes()
-        client.delete("/v1/noria/providers/openai/credential").raise_for_status()
+        client.delete("/v1/noria/providers/azure/credential").raise_for_status()
     with pytest.raises(openai.BadRequestError):
         ask(server, model="from-store")
 
 
-def test_dialects(server: NoriaServer, upstream: Upstream) -> None:
+def state(server: NoriaServer, model: str) -> str:
     with server.client() as client:
-        providers = {row["id"] for row in client.get("/v1/noria/providers").json()["data"]}
-        azure = next(name for name in providers if "azure" in name)
-        client.put(f"/v1/noria/providers/{azure}/credential", json={"value": "azure-key"}).raise_for_status()
-    server.add_model(remote("on-azure", upstream, provider=azure))
-    ask(server, model="on-azure", max_completion_tokens=5)
-    assert upstream.seen[-1].headers["api-key"] == "azure-key"
+        return client.get(f"/v1/noria/models/{model}").json()["state"]
+
+
+@pytest.mark.parametrize("provider", ["openai", "deepseek"])
+def test_a_provider_s_key_goes_nowhere_else(server: NoriaServer, upstream: Upstream, provider: str) -> None:
+    """Whoever may add a model must not have the operator's key sent to themselves."""
+    name = f"thief-{provider}"
+    server.add_model(remote(name, upstream, provider=provider))
+    with pytest.raises(openai.BadRequestError, match=f"noria config credential {upstream.origin}") as error:
+        ask(server, model=name)
+    assert error.value.code == "missing_credential"
+    assert not upstream.seen
+    assert state(server, name) == "missing_key"
+    with server.client() as client:
+        path = f"/v1/noria/providers/{upstream.url}/credential"  # the path of the URL plays no part
+        assert client.put(path, json={"value": "sk-its-own"}).json()["provider"] == upstream.origin
+        assert state(server, name) == "ready"
+        ask(server, model=name, max_completion_tokens=5)
+        assert upstream.seen[-1].headers["authorization"] == "Bearer sk-its-own"
+        limit = "max_tokens" if provider == "deepseek" else "max_completion_tokens"
+        assert upstream.seen[-1].body[limit] == 5
+        (listed,) = [row for row in client.get("/v1/noria/providers").json()["data"] if row["object"] == "noria.address"]
+        assert (listed["id"], listed["key"], listed["key_hint"]) == (upstream.origin, "stored", "…-own")
+        client.delete(path).raise_for_status()
+    assert state(server, name) == "missing_key"
+
+
+def test_a_custom_api_has_a_key_by_its_address(server: NoriaServer, upstream: Upstream) -> None:
+    server.add_model(remote("house", upstream))
+    ask(server, model="house")
     assert "authorization" not in upstream.seen[-1].headers
-    assert upstream.seen[-1].body["max_completion_tokens"] == 5
-    server.add_model(remote("old-dialect", upstream, provider="deepseek"))
-    ask(server, model="old-dialect", max_completion_tokens=5)
-    assert upstream.seen[-1].body["max_tokens"] == 5
-    assert "max_completion_tokens" not in upstream.seen[-1].body
+    with server.client() as client:
+        refused = client.put("/v1/noria/providers/custom/credential", json={"value": "sk-house"})
+        assert refused.status_code == 400
+        assert "Store it under the address" in refused.json()["error"]["message"]
+        client.put(f"/v1/noria/providers/{upstream.origin}/credential", json={"value": "sk-house"}).raise_for_status()
+        ask(server, model="house")
+        assert upstream.seen[-1].headers["authorization"] == "Bearer sk-house"
+        client.delete(f"/v1/noria/providers/{upstream.origin}/credential").raise_for_status()
+        for wrong in ("ftp://a", "https://", "https://" + "a" * 200, "nobody"):
+            assert client.put(f"/v1/noria/providers/{wrong}/credential", json={"value": "x"}).status_code in {400, 404}
+
+
+OPENAI = ("https://api.openai.com", "https://api.openai.com/v1", "https://API.openai.com:443/other")
+NOT_OPENAI = (
+    "http://api.openai.com/v1",
+    "https://api.openai.com:8443/v1",
+    "https://api.openai.com./v1",
+    "https://api.openai.com.evil.test",
+    "https://api.openai.com@evil.test/v1",
+    "https://evil.test/api.openai.com/v1",
+    "https://evil.test?https://api.openai.com",
+    "https://evil.test#@api.openai.com",
+)
+
+
+@pytest.mark.parametrize(("url", "own"), [(url, True) for url in OPENAI] + [(url, False) for url in NOT_OPENAI])
+def test_only_the_very_same_address_is_a_provider_s_own(url: str, own: bool) -> None:
+    assert (origin_of(url) == origin_of(builtin_providers()["openai"].base_url or "")) is own
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------

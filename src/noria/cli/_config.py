@@ -39,12 +39,13 @@ def show(
 
 @command(app, "credential")
 def credential(
-    provider: Annotated[str | None, typer.Argument(help="The provider; without one, all are listed.")] = None,
+    provider: Annotated[str | None, typer.Argument(help="A provider, or the address of an API; without one, all are listed.")] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Forget the stored key.")] = False,
 ) -> None:
-    """Store a provider's API key, encrypted; list the providers when none is named.
+    """Store the API key of a provider or of an address, encrypted; list what there is when none is named.
 
-    The key is read from a hidden prompt, or from standard input: it never stands on the command line.
+    A key goes to its own address only: a model with another --base-url needs the key of that one, as in
+    noria config credential https://llm.example.com. The key is read from a hidden prompt, or from standard input: it never stands on the command line.
     """
     from ._connection import connect
     from ._show import print_json
@@ -52,7 +53,7 @@ def credential(
     if provider is None:
         _list_providers()
         return
-    path = f"/v1/noria/providers/{quote(provider, safe='')}/credential"
+    path = f"/v1/noria/providers/{quote(provider, safe=':/')}/credential"
     value = None if delete else _read_secret(provider)
     with connect() as api:
         reply = api.delete(path) if value is None else api.put(path, {"value": value})

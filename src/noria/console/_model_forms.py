@@ -17,7 +17,7 @@ Reload = Callable[[], Awaitable[None]]
 
 def add_model_dialog(session: Session, providers: list[dict[str, Any]], reload: Reload) -> None:
     t = session.t
-    titles = {row["id"]: row["title"] for row in providers}
+    titles = {row["id"]: row["title"] for row in providers if row["object"] == "noria.provider"}
     with dialog(t("models.add")) as made:
         provider = ui.select(titles, label=t("models.provider"), value=next(iter(titles))).props("outlined dense options-dense")
         upstream = ui.input(t("models.upstream"), placeholder="gpt-4o-mini").props("outlined dense")

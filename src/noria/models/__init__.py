@@ -5,12 +5,14 @@ from ._catalogue import Catalogue, CatalogueFilter, ProviderSpec, builtin_provid
 from ._hub import Hub, Resolved
 from ._prices import cost_usd, read_usage
 from ._protocol import Call, Model, Operation, Reply
-from ._routes import Retry, Retrying, Route, sticky_key
+from ._provider_keys import origin_of
+from ._routes import HOPELESS, Retry, Retrying, Route, sticky_key
 from ._sse import SSEDecoder, WholeEvents, chunks, is_stream_error, stream_error
 from ._traced import Observed, call_model
 from ._wire import WireClient
 
 __all__ = [
+    "HOPELESS",
     "Call",
     "Catalogue",
     "CatalogueFilter",
@@ -37,6 +39,7 @@ __all__ = [
     "chunks",
     "cost_usd",
     "is_stream_error",
+    "origin_of",
     "read_usage",
     "sticky_key",
     "stream_error",

@@ -21,6 +21,7 @@ from ._catalogue import Catalogue, ProviderSpec, builtin_providers
 from ._engine import EngineModel
 from ._openai_compatible import OpenAICompatible
 from ._protocol import Model
+from ._provider_keys import ProviderKeys
 from ._routes import Retrying, Route
 from ._wire import Target, WireClient
 
@@ -48,7 +49,7 @@ class Hub:
         credentials: CredentialStore,
     ) -> None:
         self.catalogue, self.supervisor, self.weights = catalogue, supervisor, weights
-        self._settings, self._credentials = settings, credentials
+        self._settings, self._keys = settings, ProviderKeys(credentials)
         self.client = WireClient()
         self._built: dict[tuple[str, str], Model] = {}
 
@@ -73,20 +74,28 @@ class Hub:
 
     def _provider(self, card: ModelCard, project_id: str) -> OpenAICompatible:
         spec = builtin_providers()[card.provider or ""]
+        base_url = self.base_url(card, spec)
 
         async def credential() -> str | None:
-            return (provider_key(spec.key_env) if spec.key_env else None) or await self._credentials.get(
-                card.provider or "", project_id
-            )
+            return await self._keys.require(card, spec, base_url, project_id)
 
         return OpenAICompatible(
             card,
             spec,
             self.client,
-            base_url=self.base_url(card, spec),
+            base_url=base_url,
             credential=credential,
             public_only=self.guards(card),
         )
+
+    async def has_key(self, card: ModelCard, project_id: str) -> bool:
+        """Whether a remote model has the key that it needs."""
+        spec = builtin_providers()[card.provider or ""]
+        try:
+            base_url = self.base_url(card, spec)
+        except InvalidRequest:  # nor an address
+            return False
+        return spec.keyless or await self._keys.find(card, spec, base_url, project_id) is not None
 
     def guards(self, card: ModelCard) -> bool:
         """Whether the card's address came from a caller, who may not point it at private ones."""

@@ -21,7 +21,8 @@ _TASKS: Mapping[Operation, str] = {"chat": "chat", "completion": "chat", "embedd
 
 
 class OpenAICompatible:
-    """A remote model. `credential` gives the provider's key or None; `public_only` guards against SSRF."""
+    """A remote model. `credential` gives the key to send, None where none is needed, or raises; `public_only` guards against
+    SSRF."""
 
     def __init__(
         self,
@@ -66,22 +67,12 @@ class OpenAICompatible:
         if key is not None:
             header = self._provider.key_header
             headers[header] = f"Bearer {key}" if header == "authorization" else key
-        elif not self._provider.keyless:
-            raise _missing_key(self._card, self._provider)
         return Target(
             url=self._base_url + PATHS[call.operation],
             label=f"{self._provider.title} ({self._card.upstream_name})",
             headers=headers,
             public_only=self._public_only,
         )
-
-
-def _missing_key(card: ModelCard, provider: ProviderSpec) -> InvalidRequest:
-    return InvalidRequest(
-        f"No key for {provider.title} is set, which {card.id} needs.",
-        code="missing_credential",
-        hint=f"Set {provider.key_env} in the server's environment, or run: noria config credential {card.provider}",
-    )
 
 
 def check_task(card: ModelCard, operation: Operation) -> None:

@@ -13,9 +13,11 @@ from noria.errors import NoriaError, RateLimited, Unavailable, UpstreamError, Up
 from ._cards import ModelCard, RouteTarget
 from ._protocol import Call, Model, Reply
 
-__all__ = ["Retry", "Retrying", "Route", "choose", "sticky_key"]
+__all__ = ["HOPELESS", "Retry", "Retrying", "Route", "choose", "sticky_key"]
 
 _RETRYABLE = (RateLimited, UpstreamError, UpstreamTimeout, Unavailable)
+HOPELESS = frozenset({"upstream_authentication", "upstream_refused"})
+"""Codes of failures that asking the same model again does not mend; the next target of a route may do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Retrying:
             try:
                 reply = await self._model.open(call)
             except _RETRYABLE as error:
-                hopeless = error.code == "upstream_authentication"
+                hopeless = error.code in HOPELESS
                 too_long = (error.retry_after_s or 0) > self._retry.cap_s
                 if hopeless or too_long or attempt == self._retry.attempts:
                     raise

@@ -254,7 +254,7 @@ def _explain(target: Target, status: int, body: bytes, retry_after: str | None) 
         kind = NotFound if status == 404 else InvalidRequest
         return kind(said, param=param, code=code)
     if status in {401, 403}:
-        hint = "Set the provider's key: in the environment, or with `noria config credential PROVIDER`."
+        hint = "Set its key: in the environment, or with `noria config credential`, by the provider's name or the card's address."
         return UpstreamError(said, code="upstream_authentication", hint=hint)
     if status == 429:
         return RateLimited(said, retry_after_s=wait_s, code=code or "rate_limit_exceeded")
@@ -263,7 +263,10 @@ def _explain(target: Target, status: int, body: bytes, retry_after: str | None) 
     if status == 503 or (target.local and status >= 500):
         return Unavailable(said, retry_after_s=wait_s or 1)
     if 300 <= status < 400:
-        return UpstreamError(f"{target.label} answered with a redirect ({status}), which is not followed.")
+        message = f"{target.label} answered with a redirect ({status}), which is not followed."
+        return UpstreamError(message, code="upstream_refused")
+    if 400 <= status < 500:  # no credit (402), a conflict, a request it will not have: asking again changes nothing
+        return UpstreamError(said, code="upstream_refused", hint=f"Its status was {status}.")
     return UpstreamError(said, retry_after_s=wait_s)
 
 

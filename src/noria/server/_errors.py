@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from noria.errors import InvalidRequest, NoriaError, UnsupportedField
+from noria.models import HOPELESS
 
 __all__ = ["ERROR_RESPONSES", "bug_response", "error_bytes", "error_response", "explain", "http_error_response", "install"]
 
@@ -59,6 +60,8 @@ def error_response(error: NoriaError) -> Response:
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.code in HOPELESS:
+        headers["x-should-retry"] = "false"  # OpenAI's clients heed it; of themselves they ask again after any 5xx
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return Response(error_bytes(error), error.status, headers, "application/json")

@@ -11,7 +11,8 @@ from pydantic import Field
 from noria.access import check_public_url
 from noria.errors import InvalidRequest, NotFound
 from noria.messages import ChatMessage
-from noria.models import CatalogueFilter, ModelCard, builtin_providers
+from noria.models import CatalogueFilter, ModelCard, builtin_providers, origin_of
+from noria.settings import provider_key
 from noria.store import Job
 
 from ._chat_bodies import Body
@@ -53,11 +54,9 @@ async def list_catalogue(
     return {"object": "list", "data": [await _show_card(noria, card, caller.project_id) for card in cards], "has_more": False}
 
 
-@router.get("/providers", summary="The remote providers and whether a key is set")
+@router.get("/providers", summary="The remote providers and whether a key is set; addresses that have a key of their own")
 async def list_providers(caller: Admin, noria: NoriaDep) -> dict[str, Any]:
     stored = {row.provider: row for row in await noria.credentials.list(caller.project_id)}
-    from noria.settings import provider_key
-
     data = [
         {
             "object": "noria.provider",
@@ -74,7 +73,22 @@ async def list_providers(caller: Admin, noria: NoriaDep) -> dict[str, Any]:
         }
         for name, spec in builtin_providers().items()
     ]
-    return {"object": "list", "data": data, "has_more": False}
+    addresses = [
+        {
+            "object": "noria.address",
+            "id": origin,
+            "title": origin.partition("://")[2],
+            "base_url": origin,
+            "base_url_env": None,
+            "key_env": None,
+            "keyless": False,
+            "key": "stored",
+            "key_hint": row.hint,
+        }
+        for origin, row in stored.items()
+        if "://" in origin
+    ]
+    return {"object": "list", "data": data + addresses, "has_more": False}
 
 
 class CredentialBody(Body):
@@ -83,20 +97,38 @@ class CredentialBody(Body):
     value: str = Field(min_length=1, max_length=4096)
 
 
-@router.put("/providers/{provider}/credential", summary="Store a provider's key, encrypted")
-async def put_credential(provider: str, body: CredentialBody, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
-    if provider not in builtin_providers():
-        raise NotFound(
-            f"{provider!r} is not a known provider.", param="provider", hint=f"Known: {', '.join(builtin_providers())}."
+def _credential_name(provider: str) -> str:
+    """A provider's name, or the address (scheme, host, port) of an API that is in no list."""
+    if "://" in provider:
+        return origin_of(provider, param="provider")
+    spec = builtin_providers().get(provider)
+    if spec is not None and spec.base_url is None and not (spec.base_url_env and provider_key(spec.base_url_env)):
+        raise InvalidRequest(
+            f"{spec.title} has no address yet, and a key goes to its own address only.",
+            param="provider",
+            hint=f"Store it under the address, as https://llm.example.com, or set {spec.base_url_env} for the server.",
         )
-    row = await noria.credentials.put(provider, body.value.strip(), caller.project_id)
-    return {"object": "noria.credential", "provider": provider, "hint": row.hint}
+    if spec is None:
+        raise NotFound(
+            f"{provider!r} is not a known provider.",
+            param="provider",
+            hint=f"Known: {', '.join(builtin_providers())}; or the address that the key is for, as https://llm.example.com.",
+        )
+    return provider
 
 
-@router.delete("/providers/{provider}/credential", summary="Forget a provider's key")
+@router.put("/providers/{provider:path}/credential", summary="Store the key of a provider, or of an address, encrypted")
+async def put_credential(provider: str, body: CredentialBody, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    name = _credential_name(provider)
+    row = await noria.credentials.put(name, body.value.strip(), caller.project_id)
+    return {"object": "noria.credential", "provider": name, "hint": row.hint}
+
+
+@router.delete("/providers/{provider:path}/credential", summary="Forget the key of a provider, or of an address")
 async def delete_credential(provider: str, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
-    await noria.credentials.delete(provider, caller.project_id)
-    return {"object": "noria.credential.deleted", "provider": provider, "deleted": True}
+    name = _credential_name(provider)
+    await noria.credentials.delete(name, caller.project_id)
+    return {"object": "noria.credential.deleted", "provider": name, "deleted": True}
 
 
 @router.post("/models", summary="Add or replace a model or a route")

@@ -20,9 +20,9 @@ from noria.engines import PullProgress, Supervisor, WeightsStore
 from noria.errors import ConfigurationError, RateLimited, UpstreamError
 from noria.jobs import JobContext, Jobs
 from noria.knowledge import Knowledge, OpenVectors, embedded_vectors, pgvector_vectors
-from noria.models import Call, Catalogue, Hub, ModelCard, builtin_providers, call_model
+from noria.models import Call, Catalogue, Hub, ModelCard, call_model
 from noria.responses import PromptStore, Responder
-from noria.settings import Loaded, Settings, provider_key
+from noria.settings import Loaded, Settings
 from noria.store import Blobs, Database
 from noria.tracing import RetentionPolicy, Tracing, TracingOptions, WriterOptions, configure
 
@@ -97,13 +97,7 @@ class Noria:
                 return "missing_weights"
             running = {status.name for status in self.supervisor.status() if status.state == "ready"}
             return "loaded" if card.id in running else "ready"
-        spec = builtin_providers()[card.provider or ""]
-        has_key = (
-            spec.keyless
-            or (spec.key_env is not None and provider_key(spec.key_env))
-            or await self.credentials.get(card.provider or "", project_id)
-        )
-        return "ready" if has_key else "missing_key"
+        return "ready" if await self.hub.has_key(card, project_id) else "missing_key"
 
 
 @contextlib.asynccontextmanager
