@@ -7,14 +7,10 @@ import string
 from pathlib import Path
 
 import noria.console
-from noria.console._texts import LANGUAGES, Texts, choose_language
-from noria.console._texts_en import EN
-from noria.console._texts_zh import ZH
+from noria.console.texts import LANGUAGES, PAGES, WORDS, Texts, choose_language
 
 SOURCES = [
-    path.read_text(encoding="utf-8")
-    for path in Path(noria.console.__file__).parent.glob("*.py")
-    if not path.name.startswith("_texts")
+    path.read_text(encoding="utf-8") for path in Path(noria.console.__file__).parent.rglob("*.py") if path.parent.name != "texts"
 ]
 
 
@@ -22,22 +18,26 @@ def placeholders(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
-def test_both_languages_have_the_same_keys_and_placeholders() -> None:
-    assert EN.keys() == ZH.keys()
-    for key in EN:
-        assert placeholders(EN[key]) == placeholders(ZH[key]), key
+def test_both_languages_have_the_same_placeholders() -> None:
+    for key, (english, chinese) in WORDS.items():
+        assert english and chinese, key
+        assert placeholders(english) == placeholders(chinese), key
+
+
+def test_no_key_is_written_twice() -> None:
+    assert len(WORDS) == sum(len(page.TEXTS) for page in PAGES)
 
 
 def test_every_key_asked_for_exists() -> None:
     asked = {key for source in SOURCES for key in re.findall(r"""\bt\(\s*"([a-z_0-9.]+)"[,)]""", source)}
     assert len(asked) > 150
-    assert asked <= EN.keys()
+    assert asked <= WORDS.keys()
 
 
 def test_every_key_is_used() -> None:
     everything = "\n".join(SOURCES)
     groups = set(re.findall(r"""t\.of\(\s*"([a-z_]+)\"""", everything)) | set(re.findall(r"""\bf"([a-z_.]+)\.\{""", everything))
-    unused = [key for key in EN if f'"{key}"' not in everything and not any(key.startswith(f"{group}.") for group in groups)]
+    unused = [key for key in WORDS if f'"{key}"' not in everything and not any(key.startswith(f"{group}.") for group in groups)]
     assert unused == []
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from noria.console._api import Api
 from noria.errors import NoriaError, NotFound, UpstreamError
 
-__all__ = ["Answer", "Choices", "Citation", "Conversation", "Turn"]
+__all__ = ["Answer", "Choices", "Citation", "Conversation", "Turn", "start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Conversation:
     def _start(self, api: Api, turn: Turn) -> None:
         for column, answer in enumerate(turn.answers):
             body = _body(self.choices, answer.model, self._history(column, turn))
-            answer.task = asyncio.create_task(_run(api, self.choices.stores != [], body, answer))
+            start(api, body, answer, grounded=self.choices.stores != [])
 
     def _history(self, column: int, until: Turn) -> list[dict[str, str]]:
         messages: list[dict[str, str]] = []
@@ -125,6 +125,11 @@ class Conversation:
             else:
                 messages.pop()  # a prompt that got no answer would make two users' messages in a row
         return messages
+
+
+def start(api: Api, body: dict[str, Any], answer: Answer, *, grounded: bool = False) -> None:
+    """Asks, and fills the answer in while the model speaks; `grounded`: the body is one of the Responses API."""
+    answer.task = asyncio.create_task(_run(api, grounded, body, answer))
 
 
 def _body(choices: Choices, model: str, messages: list[dict[str, str]]) -> dict[str, Any]:

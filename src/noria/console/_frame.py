@@ -1,5 +1,6 @@
 """The frame around every page: navigation, the banner while the API is away, preferences; and which path is which page."""
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,26 +16,45 @@ from noria.console._session import Backend, Session
 from noria.console._settings import settings_page
 from noria.console._sign_in import sign_in_page
 from noria.console._store_page import store_page
-from noria.console._texts import LANGUAGES
 from noria.console._trace_page import trace_page
 from noria.console._traces import traces_page
 from noria.console._widgets import box, button, text
+from noria.console.prompts import prompt_page, prompts_page
+from noria.console.texts import LANGUAGES
 from noria.errors import AuthenticationFailed, NoriaError
 
 __all__ = ["add_pages"]
 
-_NAVIGATION = (
-    ("home", "/", "home"),
-    ("playground", "/playground", "chat_bubble_outline"),
-    ("knowledge", "/knowledge", "menu_book"),
-    ("traces", "/traces", "account_tree"),
-    ("models", "/models", "memory"),
-    ("settings", "/settings", "tune"),
+# By what one is about to do: build something, see how it does and make it better, run it.
+_NAVIGATION: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
+    ("", (("home", "/", "home"),)),
+    (
+        "build",
+        (
+            ("playground", "/playground", "chat_bubble_outline"),
+            ("prompts", "/prompts", "edit_note"),
+            ("knowledge", "/knowledge", "menu_book"),
+        ),
+    ),
+    ("improve", (("traces", "/traces", "account_tree"),)),
+    ("run", (("models", "/models", "memory"), ("settings", "/settings", "tune"))),
 )
-_PATHS = ("/", "/playground", "/knowledge", "/knowledge/{_store}", "/traces", "/traces/{_trace}", "/models", "/settings")
+_ON_PHONES = {"home", "playground", "traces", "wheel"}  # the others are behind `more` there
 _VERSION = str(int(time.time()))  # browsers fetch the style anew after an upgrade
 _DARK: dict[str, bool | None] = {"auto": None, "light": False, "dark": True}
 Builder = Callable[..., Awaitable[None]]
+_PAGES: dict[str, Builder] = {
+    "/": home_page,
+    "/playground": playground_page,
+    "/prompts": prompts_page,
+    "/prompts/{prompt}": prompt_page,
+    "/knowledge": knowledge_page,
+    "/knowledge/{store}": store_page,
+    "/models": models_page,
+    "/settings": settings_page,
+    "/traces": traces_page,
+    "/traces/{trace}": trace_page,
+}
 
 
 def add_pages(backend: Backend) -> None:
@@ -53,8 +73,8 @@ def add_pages(backend: Backend) -> None:
                 _banner(session)
                 ui.sub_pages(_routes(session)).classes("content")
 
-    for path in _PATHS:  # not one pattern for all: an unknown path would build Home only to throw it away
-        ui.page(path)(root)
+    for path in _PAGES:  # not one pattern for all: an unknown path would build Home only to throw it away
+        ui.page(re.sub(r"\{(\w+)\}", r"{_\1}", path))(root)
 
 
 def _open(backend: Backend) -> Session:
@@ -68,16 +88,7 @@ def _open(backend: Backend) -> Session:
 
 
 def _routes(session: Session) -> dict[str, Builder]:
-    return {
-        "/": _page(session, home_page),
-        "/playground": _page(session, playground_page),
-        "/knowledge": _page(session, knowledge_page),
-        "/knowledge/{store}": _page(session, store_page),
-        "/models": _page(session, models_page),
-        "/settings": _page(session, settings_page),
-        "/traces": _page(session, traces_page),
-        "/traces/{trace}": _page(session, trace_page),
-    }
+    return {path: _page(session, build) for path, build in _PAGES.items()}
 
 
 def _page(session: Session, build: Builder) -> Builder:
@@ -128,11 +139,37 @@ def _navigation(session: Session) -> None:
             ui.element("img").classes("mark").props('src="/static/favicon.svg" alt=""')
             text("Noria")
         with box("nav-links"):
-            for name, path, icon in _NAVIGATION:
-                with ui.link(target=path).classes("nav-link").props(f"data-path={path}"):
-                    ui.icon(icon)
-                    text(t(f"nav.{name}"))
+            for group, links in _NAVIGATION:
+                with box("nav-group"):
+                    if group:
+                        text(t(f"nav.{group}"), "nav-group-name")
+                    for name, path, icon in links:
+                        _link(t(f"nav.{name}"), path, icon, "" if name in _ON_PHONES else "not-on-phones")
+            with ui.element("button").classes("nav-link phone-only").props("type=button"):
+                ui.icon("menu")
+                text(t("nav.more"))
+                _more_menu(session)
         with box("nav-foot"):
+            _language_menu(session)
+            _theme_menu(session)
+
+
+def _link(title: str, path: str, icon: str, classes: str = "") -> None:
+    with ui.link(target=path).classes(f"nav-link {classes}").props(f"data-path={path}"):
+        ui.icon(icon)
+        text(title)
+
+
+def _more_menu(session: Session) -> None:
+    """What a phone's bar has no room for."""
+    with ui.menu().props("auto-close").classes("more"):
+        for group, links in _NAVIGATION:
+            hidden = [link for link in links if link[0] not in _ON_PHONES]
+            if group and hidden:
+                text(session.t(f"nav.{group}"), "nav-group-name")
+            for name, path, icon in hidden:
+                _link(session.t(f"nav.{name}"), path, icon)
+        with box("search-row"):
             _language_menu(session)
             _theme_menu(session)
 

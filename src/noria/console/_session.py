@@ -14,7 +14,7 @@ from nicegui import app, context, ui
 
 from noria.console._api import Api
 from noria.console._connection import Connection
-from noria.console._texts import Texts, choose_language
+from noria.console.texts import Texts, choose_language
 from noria.errors import AuthenticationFailed, NoriaError
 
 __all__ = ["Backend", "Session"]

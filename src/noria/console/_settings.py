@@ -10,8 +10,8 @@ from typing import Any
 from nicegui import ui
 
 from noria.console._session import Session
-from noria.console._texts import LANGUAGES
 from noria.console._widgets import box, button, confirm, copyable, dialog, empty, page_head, panel, state, table, text
+from noria.console.texts import LANGUAGES
 from noria.errors import PermissionDenied
 
 __all__ = ["settings_page"]

@@ -27,7 +27,8 @@ class _TraceList:
         self.filters: dict[str, Any] = {
             "range": "24h",
             "order": "newest",
-            **{k: v for k, v in query.items() if k in {"model", "status", "text"}},
+            **{k: v for k, v in query.items() if k in {"model", "status", "text", "prompt"}},
+            **({"range": query["range"]} if query.get("range") in _RANGES else {}),
         }
         self.cursors: list[str | None] = [None]  # of the pages up to the one shown
         self.next: str | None = None
@@ -127,6 +128,8 @@ def _filters(session: Session, traces: _TraceList, refresh: _Refresh) -> None:
     entry("text", t("traces.text"), "grow")
     select("range", {name: t(f"range.{name}") for name in _RANGES}, t("traces.range"))
     select("status", {"": t("any"), "ok": t("status.ok"), "error": t("status.error")}, t("traces.status"))
+    if filters.get("prompt"):
+        entry("prompt", t("traces.prompt"))
     select("model", {"": t("any"), **{model: model for model in traces.models}}, t("traces.model"))
     orders = ("newest", "oldest", "slowest", "costliest", "most_tokens")
     select("order", {name: t(f"order.{name}") for name in orders}, t("traces.order"))

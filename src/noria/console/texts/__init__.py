@@ -1,32 +1,33 @@
-"""The console's words. Each language is one table; a test holds their keys and placeholders equal."""
+"""The console's words, a table a page: each key with its English and its Chinese, so that none is without the other."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from noria.console._texts_en import EN
-from noria.console._texts_zh import ZH
+from noria.console.texts import _everywhere, _home, _knowledge, _models, _playground, _prompts, _settings, _traces
 
-__all__ = ["LANGUAGES", "Language", "Texts", "choose_language"]
+__all__ = ["LANGUAGES", "PAGES", "WORDS", "Language", "Texts", "choose_language"]
 
 Language = Literal["en", "zh"]
 LANGUAGES: dict[Language, str] = {"en": "English", "zh": "中文"}
-_TABLES: dict[Language, dict[str, str]] = {"en": EN, "zh": ZH}
+PAGES = (_everywhere, _home, _playground, _prompts, _knowledge, _traces, _models, _settings)
+WORDS: dict[str, tuple[str, str]] = {key: words for page in PAGES for key, words in page.TEXTS.items()}
 
 
 class Texts:
     """`t("key", name=value)` in one language. An unknown key is a bug and raises KeyError."""
 
     def __init__(self, language: Language) -> None:
-        self._table = _TABLES[language]
+        self._place = tuple(LANGUAGES).index(language)
 
     def __call__(self, key: str, **values: object) -> str:
-        text = self._table[key]
+        text = WORDS[key][self._place]
         return text.format(**values) if values else text
 
     def of(self, group: str, name: str) -> str:
         """A word of a group that the API may extend (`state`, `status`); one not known yet is shown as it came."""
-        return self._table.get(f"{group}.{name}", name)
+        found = WORDS.get(f"{group}.{name}")
+        return found[self._place] if found else name
 
 
 def choose_language(chosen: object, accept_language: str) -> Language:

@@ -1,0 +1,61 @@
+"""A list shown page by page: what a cursor API gives, with newer and older buttons below. Knows nothing about the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from noria.console._session import Session
+from noria.console._widgets import box, button
+
+__all__ = ["Pages"]
+
+Fetch = Callable[[str | None], Awaitable[dict[str, Any]]]
+Draw = Callable[[list[dict[str, Any]]], None]
+
+
+class Pages:
+    """`fetch` gets a page behind a cursor, in the API's list shape; `draw` shows its rows in a fresh place."""
+
+    def __init__(self, session: Session, fetch: Fetch, draw: Draw) -> None:
+        self._session, self._fetch, self._draw = session, fetch, draw
+        self._cursors: list[str | None] = [None]
+        self._next: str | None = None
+        self.shown: list[dict[str, Any]] | None = None
+        self._place = box()
+        with box("pager") as self._pager:
+            self._back = button(session.t("pages.back"), lambda: self._turn(-1), icon="chevron_left", kind="quiet")
+            self._forth = button(session.t("pages.forth"), lambda: self._turn(1), icon="chevron_right", kind="quiet")
+
+    @property
+    def first(self) -> bool:
+        return len(self._cursors) == 1
+
+    async def load(self) -> None:
+        """The page again; redrawn only where something has changed."""
+        page = await self._fetch(self._cursors[-1])
+        rows = page["data"]
+        self._next = (page.get("next_cursor") or page.get("last_id")) if page["has_more"] else None
+        self._pager.set_visibility(not self.first or self._next is not None)
+        self._back.set_enabled(not self.first)
+        self._forth.set_enabled(self._next is not None)
+        if rows == self.shown:
+            return
+        self.shown = rows
+        self._place.clear()
+        with self._place:
+            self._draw(rows)
+
+    async def restart(self) -> None:
+        """From the first page, after a filter has changed."""
+        self._cursors, self.shown = [None], None
+        with self._session.reporting():
+            await self.load()
+
+    async def _turn(self, step: int) -> None:
+        if step > 0 and self._next:
+            self._cursors.append(self._next)
+        elif step < 0 and not self.first:
+            self._cursors.pop()
+        with self._session.reporting():
+            await self.load()

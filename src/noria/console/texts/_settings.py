@@ -1,0 +1,43 @@
+"""Settings and API keys."""
+
+TEXTS: dict[str, tuple[str, str]] = {
+    "settings.language": ("Language", "语言"),
+    "settings.theme": ("Theme", "主题"),
+    "settings.title": ("Settings", "设置"),
+    "settings.preferences": ("This browser", "此浏览器"),
+    "settings.sign_out": ("Sign out", "退出登录"),
+    "settings.not_admin": ("Keys and settings need a key with the scope admin.", "查看密钥和设置需要具有 admin 权限的密钥。"),
+    "settings.instance": ("Instance", "实例"),
+    "settings.how": (
+        "Change them in noria.toml, by NORIA_… variables, or as options of noria up.",
+        "可在 noria.toml、NORIA_… 环境变量或 noria up 的选项中修改。",
+    ),
+    "settings.name": ("Setting", "设置项"),
+    "settings.value": ("Value", "值"),
+    "settings.origin": ("From", "来源"),
+    "settings.default": ("default", "默认"),
+    "keys.title": ("API keys", "API 密钥"),
+    "keys.create": ("Create key", "创建密钥"),
+    "keys.none": (
+        "No API key: this machine calls without one, others cannot call.",
+        "没有 API 密钥：本机可直接调用，其他机器无法调用。",
+    ),
+    "keys.none_hint": ("Once one exists, every program needs a key.", "一旦创建，所有程序都需要密钥。"),
+    "keys.prefix": ("Begins with", "前缀"),
+    "keys.scopes": ("Scopes", "权限"),
+    "keys.used": ("Last used", "最近使用"),
+    "keys.expires": ("Expires", "到期"),
+    "keys.revoked": ("revoked", "已吊销"),
+    "keys.active": ("active", "有效"),
+    "keys.revoke": ("Revoke", "吊销"),
+    "keys.revoke_title": ("Revoke {name}?", "吊销 {name}？"),
+    "keys.revoke_text": (
+        "Programs that use it are refused within seconds. It cannot be undone.",
+        "使用它的程序将在数秒内被拒绝，且无法撤销。",
+    ),
+    "keys.days": ("Expires in days", "多少天后到期"),
+    "keys.rate": ("Requests a minute", "每分钟请求数"),
+    "keys.created": ("Key {name}", "密钥 {name}"),
+    "keys.once": ("This is the only time the key is shown. Copy it now.", "密钥只显示这一次，请立即复制。"),
+    "keys.kept": ("I have copied it", "我已复制"),
+}
