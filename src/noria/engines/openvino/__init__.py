@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from noria.engines.openvino._manifest import ModelManifest
     from noria.engines.openvino._rendering import ChatRenderer
 
-__all__ = ["chat_renderer", "prepare", "render_chat_ids", "write_checkpoint"]
+__all__ = ["chat_renderer", "model_facts", "prepare", "render_chat_ids", "write_checkpoint"]
 
 
 def prepare(gguf_path: Path, out_dir: Path, *, randomise: int | None = None) -> None:
@@ -23,6 +24,13 @@ def prepare(gguf_path: Path, out_dir: Path, *, randomise: int | None = None) -> 
     from noria.engines.openvino import _prepare
 
     _prepare.prepare(gguf_path, out_dir, randomise=randomise)
+
+
+def model_facts(folder: Path) -> ModelManifest:
+    """What a prepared model's folder says of it. Raises ConfigurationError where it is none, or damaged."""
+    from noria.engines.openvino import _manifest
+
+    return _manifest.ModelManifest.read(folder)
 
 
 def write_checkpoint(prepared_or_gguf: Path, out_folder: Path | None = None) -> Path:

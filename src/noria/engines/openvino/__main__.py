@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument(
         "--one-precision", action="store_true", help="same arithmetic for every step: slower prompts, less memory"
     )
+    parser.add_argument("--max-adapters", type=int, default=8, help="LoRA adapters kept in memory (default: 8)")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     options = ServeOptions(
@@ -38,6 +39,7 @@ def main() -> None:
         max_running=given.max_running,
         threads=given.threads,
         one_precision=given.one_precision,
+        max_adapters=given.max_adapters,
     )
     listen: dict[str, Any] = {"uds": given.uds} if given.uds else {"host": "127.0.0.1", "port": given.port}
     app = WorkerApp(given.name, functools.partial(load, options))

@@ -1,6 +1,7 @@
 """The worker's HTTP face: raw ASGI, for a step's tokens must not wait for a framework.
 
-Routes: POST /v1/chat/completions, /v1/completions, /v1/noria/tokenize; GET /v1/models, /health. One write a step a stream.
+Routes: POST /v1/chat/completions, /v1/completions, /v1/noria/tokenize; GET /v1/models, /health; GET and POST
+/v1/noria/adapters, DELETE /v1/noria/adapters/NAME. One write a step a stream.
 A client that goes away frees its slots before the next step. To a request with a `traceparent` the answer brings spans of this
 worker's own (`noria.engines._spans`).
 
@@ -14,16 +15,19 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from noria.engines._spans import EngineSpans, spans_wanted
+from noria.engines.openvino._adapter import Adapter
 from noria.engines.openvino._answer import Choice, Piece
 from noria.engines.openvino._engine import Engine, Event
 from noria.engines.openvino._job import Job, JobMaker
+from noria.engines.openvino._registry import AdapterRegistry
 from noria.engines.openvino._spans import stages
-from noria.engines.openvino._wire import ChatRequest, CompletionRequest, TokenizeRequest, parse_body
+from noria.engines.openvino._wire import AdapterRequest, ChatRequest, CompletionRequest, TokenizeRequest, parse_body
 from noria.engines.openvino._writer import ChatWriter, CompletionWriter, usage
 from noria.errors import InvalidRequest, NoriaError, NotFound, PayloadTooLarge, Unavailable
 
@@ -50,6 +54,7 @@ class Served:
 
     engine: Engine
     maker: JobMaker
+    adapters: AdapterRegistry
     after: Callable[[], None]  # work that makes the model faster but that nobody should wait for
     card: dict[str, Any]  # what /v1/models says beyond OpenAI's fields
 
@@ -123,6 +128,7 @@ class WorkerApp:
             else:
                 await asyncio.to_thread(loading.join, 20)  # native code must not be at work when the process ends
                 if self._served is not None:
+                    await asyncio.to_thread(self._served.adapters.settle)
                     await asyncio.to_thread(self._served.engine.stop)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
@@ -166,11 +172,15 @@ class WorkerApp:
             case "POST", "/v1/noria/tokenize":
                 await self._tokenize(receive, send)
             case "GET", "/v1/models":
-                card = self._ready().card
-                model = {"id": self._name, "object": "model", "created": 0, "owned_by": "noria", **card}
-                await _send_json(send, 200, {"object": "list", "data": [model]})
+                await _send_json(send, 200, {"object": "list", "data": self._models()})
             case "GET", "/health":
                 await self._health(send)
+            case "GET", "/v1/noria/adapters":
+                await _send_json(send, 200, {"object": "list", "data": self._ready().adapters.listing()})
+            case "POST", "/v1/noria/adapters":
+                await self._load_adapter(receive, send)
+            case "DELETE", path if path.startswith("/v1/noria/adapters/"):
+                await self._unload_adapter(path.removeprefix("/v1/noria/adapters/"), send)
             case method, path:
                 raise NotFound(f"No route {method} {path}.", code="unknown_route")
 
@@ -181,6 +191,25 @@ class WorkerApp:
         if self._served is None:
             raise Unavailable(f"{self._name} is loading.", code="engine_loading", retry_after_s=2)
         return self._served
+
+    def _models(self) -> list[dict[str, Any]]:
+        """The model, then its adapters."""
+        served = self._ready()
+        model = {"id": self._name, "object": "model", "created": 0, "owned_by": "noria", **served.card}
+        names = [entry["name"] for entry in served.adapters.listing()]
+        return [model, *({**model, "id": name, "root": self._name} for name in names)]
+
+    async def _load_adapter(self, receive: Receive, send: Send) -> None:
+        adapters = self._ready().adapters
+        request = parse_body(AdapterRequest, await _read_body(receive))
+        await asyncio.to_thread(adapters.load, request.name, Path(request.folder))
+        shown = next(entry for entry in adapters.listing() if entry["name"] == request.name)
+        await _send_json(send, 200, shown)
+
+    async def _unload_adapter(self, name: str, send: Send) -> None:
+        if not await asyncio.to_thread(self._ready().adapters.unload, name):
+            raise NotFound(f"There is no adapter {name!r} here.", param="name")
+        await _send_json(send, 200, {"object": "noria.adapter.deleted", "name": name, "deleted": True})
 
     async def _health(self, send: Send) -> None:
         failure = self._failure or (self._served.engine.failure if self._served else None)
@@ -202,11 +231,22 @@ class WorkerApp:
             tokens = maker.tokenizer.encode(request.text or "")
         await _send_json(send, 200, {"num_tokens": len(tokens), "tokens": tokens})
 
+    async def _job(self, served: Served, body: bytes, *, chat: bool) -> Job:
+        kind = ChatRequest if chat else CompletionRequest
+        inline = len(body) <= INLINE_BYTES
+        request = parse_body(kind, body) if inline else await asyncio.to_thread(parse_body, kind, body)
+        adapter: Adapter | None = None
+        if request.model != self._name:
+            adapter = served.adapters.find(request.model)
+            if adapter is None:  # it may have had to leave memory; unknown names are refused here
+                adapter = await asyncio.to_thread(served.adapters.ensure, request.model)
+        if inline:
+            return _make_job(served.maker, request, adapter)
+        return await asyncio.to_thread(_make_job, served.maker, request, adapter)
+
     async def _complete(self, scope: Message, receive: Receive, send: Send, *, chat: bool) -> None:
         served = self._ready()
-        body = await _read_body(receive)
-        make = _chat_job if chat else _completion_job
-        job = make(served.maker, body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(make, served.maker, body)
+        job = await self._job(served, await _read_body(receive), chat=chat)
         box = _Mailbox()
         sequences = list(job.sequences)
         for sequence in sequences:
@@ -225,12 +265,8 @@ class WorkerApp:
                 served.engine.cancel(left)
 
 
-def _chat_job(maker: JobMaker, body: bytes) -> Job:
-    return maker.chat(parse_body(ChatRequest, body))
-
-
-def _completion_job(maker: JobMaker, body: bytes) -> Job:
-    return maker.completion(parse_body(CompletionRequest, body))
+def _make_job(maker: JobMaker, request: ChatRequest | CompletionRequest, adapter: Adapter | None) -> Job:
+    return maker.chat(request, adapter) if isinstance(request, ChatRequest) else maker.completion(request, adapter)
 
 
 class _Answering:

@@ -241,7 +241,7 @@ def _slice(item: Scheduled) -> Slice:
     s = item.sequence
     tokens = s.tokens[s.num_computed : s.num_computed + item.count]
     tokens += item.guesses
-    return Slice(tokens, s.num_computed, s.blocks, _logits_from(item))
+    return Slice(tokens, s.num_computed, s.blocks, _logits_from(item), s.adapter)
 
 
 def _prompt_logprobs(item: Scheduled, rows: Array) -> tuple[TokenLogprobs, ...]:

@@ -11,13 +11,14 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Literal
 
+from noria.engines.openvino._adapter import Adapter
 from noria.engines.openvino._chat import ChatTemplate
 from noria.engines.openvino._grammar import Grammar, Grammars
 from noria.engines.openvino._sequence import Sampling, Sequence
 from noria.engines.openvino._tokenizer import Tokenizer
 from noria.engines.openvino._tools import Tool, calls_grammar
 from noria.engines.openvino._wire import ChatRequest, CompletionRequest, Decoding, NamedTool, ToolDefinition
-from noria.errors import ContextTooLong, InvalidRequest, NotFound, UnsupportedField
+from noria.errors import ContextTooLong, InvalidRequest, UnsupportedField
 
 __all__ = ["Job", "JobMaker", "tools_of"]
 
@@ -48,7 +49,6 @@ class Job:
 class JobMaker:
     """What is needed to understand a request to one served model."""
 
-    name: str
     tokenizer: Tokenizer
     template: ChatTemplate
     grammars: Grammars
@@ -56,15 +56,10 @@ class JobMaker:
     vocab_size: int
     bos: int | None  # put before plain prompts, when the model was trained so
 
-    def check_model(self, model: str) -> None:
-        if model != self.name:
-            raise NotFound(f"{model!r} is not served here, {self.name!r} is.", param="model", code="model_not_found")
-
     def count_chat(self, messages: Seq[dict[str, object]], tools: Seq[ToolDefinition]) -> list[int]:
         return self.tokenizer.encode(self.template.render(list(messages), tools_of(tools)))
 
-    def chat(self, request: ChatRequest) -> Job:
-        self.check_model(request.model)
+    def chat(self, request: ChatRequest, adapter: Adapter | None = None) -> Job:
         tools, grammar = self._tools_of(request)
         if request.response_format is not None or request.structured_outputs is not None:
             if grammar is not None:
@@ -84,10 +79,10 @@ class JobMaker:
         asked = request.max_completion_tokens or request.max_tokens
         top = (request.top_logprobs or 0) if request.logprobs else None
         sequences = self._sequences(request, [prompt], asked, top, grammar, echo=False)
+        _adapt(sequences, adapter)
         return self._job("chat", request, sequences, grammar, reads_calls=bool(grammar and tools))
 
-    def completion(self, request: CompletionRequest) -> Job:
-        self.check_model(request.model)
+    def completion(self, request: CompletionRequest, adapter: Adapter | None = None) -> Job:
         if request.best_of is not None and request.best_of != (request.n or 1):
             raise UnsupportedField("best_of other than n is not supported.", param="best_of", hint="Ask for n answers.")
         if request.max_tokens == 0 and not request.echo:
@@ -96,6 +91,7 @@ class JobMaker:
         prompts = [self._prompt_tokens(p) for p in request.prompts]
         asked = 16 if request.max_tokens is None else request.max_tokens
         sequences = self._sequences(request, prompts, asked, request.logprobs, grammar, echo=bool(request.echo))
+        _adapt(sequences, adapter)
         return self._job("completion", request, sequences, grammar, echo=bool(request.echo))
 
     def _prompt_tokens(self, prompt: str | list[int]) -> list[int]:
@@ -241,7 +237,7 @@ class JobMaker:
             kind=kind,
             id=("chatcmpl-" if kind == "chat" else "cmpl-") + secrets.token_hex(12),
             created=int(time.time()),
-            model=self.name,
+            model=request.model,
             sequences=tuple(sequences),
             num_prompt_tokens=sum(s.num_prompt for s in sequences[::choices]),
             num_choices=choices,
@@ -252,6 +248,13 @@ class JobMaker:
             reads_calls=reads_calls,
             echo=echo,
         )
+
+
+def _adapt(sequences: list[Sequence], adapter: Adapter | None) -> None:
+    """Equal keys and values need equal weights: the digest keeps the prefix caches of base and adapters apart."""
+    if adapter is not None:
+        for sequence in sequences:
+            sequence.adapter, sequence.salt = adapter, adapter.digest
 
 
 def tools_of(definitions: Seq[ToolDefinition]) -> list[Tool]:

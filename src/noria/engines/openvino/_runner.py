@@ -6,6 +6,8 @@ model, which alone knows them (a quantised cache keeps its scales in extra rows)
 
 Two compilations of the graph share the caches: *narrow* for steps of few tokens (decoding), where float32 with
 dynamically quantised activations is faster, and *wide* for the others (prompts), where half floats on matrix units are.
+Steps with adapters run on two more (`_lora`), made when the first adapter comes, so that steps of the base alone cost what
+they cost without.
 
 Shapes: T new tokens of all sequences, S sequences, R rows of logits, V vocabulary.
 """
@@ -13,6 +15,7 @@ Shapes: T new tokens of all sequences, S sequences, R rows of logits, V vocabula
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +25,14 @@ import numpy as np
 import openvino as ov
 from openvino._offline_transformations import paged_attention_transformation
 
+from noria.engines.openvino._adapter import Adapter
+from noria.engines.openvino._lora import GATE, Stack, bind_adapters, projections
+from noria.errors import ConfigurationError
+
 WIDE_FROM_TOKENS = 48
 """Where the two compilations break even (measured: design/0001-local-engine.md)."""
+ADAPTED_WIDE_FROM_TOKENS = 12
+"""Where those with adapters do (design/0005-adapters.md)."""
 
 __all__ = ["PagedModel", "RunnerConfig", "Slice"]
 
@@ -62,22 +71,36 @@ class Slice:
     """Consecutive tokens of one sequence to compute, with all of its blocks.
 
     `start` is how many of its tokens are computed already; `logits_from` the first token (within `tokens`) whose
-    logits are wanted, len(tokens) for none.
+    logits are wanted, len(tokens) for none. `adapter` changes the model for these tokens alone.
     """
 
     tokens: Seq[int]
     start: int
     blocks: Seq[int]
     logits_from: int
+    adapter: Adapter | None = None
+
+
+@dataclass
+class _Adapted:
+    """A compilation with adapters: the float type of its inputs, and what they hold now."""
+
+    request: ov.InferRequest
+    kind: Any
+    bound: tuple[Stack, tuple[int, int]] | None = None
 
 
 class PagedModel:
     def __init__(self, graph: Path | ov.Model, config: RunnerConfig) -> None:
-        core = ov.Core()
-        model = core.read_model(str(graph)) if isinstance(graph, Path) else graph
+        self._core, self._config = ov.Core(), config
+        self._graph = graph if isinstance(graph, Path) else graph.clone()
+        self._paged = model = self._read()
+        self.modules = projections(model)
         paged_attention_transformation(model)
-        self._core, self._paged, self._config = core, model, config
-        compiled = self._compile(config.properties)
+        self._adapted: list[_Adapted] = []  # none, or one for few tokens and one for many
+        self._adapted_lock = threading.Lock()
+        self.stack: Stack | None = None  # replaced by whoever loads an adapter; read once a step
+        compiled = self._compile(model, config.properties)
         self._caches = caches = _caches(compiled)
         self._narrow = self._wide = compiled.create_infer_request()
         self.block_size = caches["value_cache.0"].shape[2]  # [blocks, heads, positions, size]
@@ -94,7 +117,7 @@ class PagedModel:
         properties = self._config.wide_properties
         if properties is None:
             return
-        compiled = self._compile(properties)
+        compiled = self._compile(self._paged, properties)
         caches = _caches(compiled)
         if caches != self._caches:  # this processor supports only one of the precisions
             _log.warning("the wide compilation wants another cache than the narrow one; the narrow one runs every step")
@@ -103,11 +126,45 @@ class PagedModel:
         self._attach(request, caches)
         self._wide = request
 
-    def _compile(self, properties: tuple[tuple[str, str], ...]) -> ov.CompiledModel:
+    def adapt(self) -> None:
+        """Compiles the form that takes adapters, once. May run beside `run`, in another thread."""
+        with self._adapted_lock:
+            if not self._adapted:
+                self._adapted = [self._adapted_form(np.float32, self._config.properties)]
+
+    def adapt_widely(self) -> None:
+        """Likewise the form for many tokens; until then the other one runs every step with adapters."""
+        wide = self._config.wide_properties
+        with self._adapted_lock:
+            if wide is not None and len(self._adapted) == 1:
+                self._adapted = [*self._adapted, self._adapted_form(np.float16, wide)]
+
+    def stack_of(self, adapters: Seq[Adapter]) -> Stack:
+        """These adapters' rows in memory, each once, for the compilations that there are or will be."""
+        kinds = [np.float32] if self._config.wide_properties is None else [np.float32, np.float16]
+        return Stack(list({adapter.digest: adapter for adapter in adapters}.values()), self.modules, kinds)
+
+    def _adapted_form(self, kind: Any, properties: tuple[tuple[str, str], ...]) -> _Adapted:
+        model = self._read()
+        bind_adapters(model, kind)
+        paged_attention_transformation(model)
+        compiled = self._compile(model, properties)
+        caches = _caches(compiled)
+        if caches != self._caches:
+            raise ConfigurationError("With adapters this processor wants another key/value cache; they cannot be served here.")
+        request = compiled.create_infer_request()
+        self._attach(request, caches)
+        return _Adapted(request, kind)
+
+    def _read(self) -> ov.Model:
+        """The graph anew: the transformation changes it in place."""
+        return self._core.read_model(str(self._graph)) if isinstance(self._graph, Path) else self._graph.clone()
+
+    def _compile(self, model: ov.Model, properties: tuple[tuple[str, str], ...]) -> ov.CompiledModel:
         wanted = {"PERFORMANCE_HINT": "LATENCY", **dict(properties)}
         if self._config.threads:
             wanted["INFERENCE_NUM_THREADS"] = str(self._config.threads)
-        return self._core.compile_model(self._paged, "CPU", wanted)
+        return self._core.compile_model(model, "CPU", wanted)
 
     def _attach(self, request: ov.InferRequest, caches: dict[str, _Cache]) -> None:
         for name, cache in caches.items():
@@ -149,11 +206,30 @@ class PagedModel:
             # The graph wants at least one row; an all-prefill step computes one and the caller ignores it.
             "logits_rows": rows if rows.size else np.zeros(1, np.int64),
         }
-        request = self._narrow if len(tokens) < WIDE_FROM_TOKENS else self._wide
+        adapters = [s.adapter for s in slices if s.adapter is not None]
+        if adapters:
+            request, inputs[GATE] = self._with_adapters(adapters, [(len(s.tokens), s.adapter) for s in slices])
+        else:
+            request = self._narrow if len(tokens) < WIDE_FROM_TOKENS else self._wide
         for name, values in inputs.items():
             request.set_tensor(name, ov.Tensor(values))
         request.infer()
         return request.get_output_tensor(0).data[: rows.size]
+
+    def _with_adapters(self, adapters: list[Adapter], counts: list[tuple[int, Adapter | None]]) -> tuple[ov.InferRequest, Array]:
+        """The request that holds the rows of these adapters, and the gate for its tokens."""
+        self.adapt()
+        stack = self.stack
+        if stack is None or not all(adapter in stack for adapter in adapters):
+            # One was unloaded while its answer was still being written: it comes back until that ends.
+            stack = self.stack = self.stack_of([*(stack.adapters if stack else ()), *adapters])
+        form = self._adapted[-1 if sum(count for count, _ in counts) >= ADAPTED_WIDE_FROM_TOKENS else 0]
+        rows = stack.range_of(adapters)
+        if form.bound != (stack, rows):
+            for name, tensor in stack.tensors(form.kind, rows):
+                form.request.set_tensor(name, tensor)
+            form.bound = (stack, rows)
+        return form.request, stack.gate(counts, rows)
 
 
 def _caches(compiled: ov.CompiledModel) -> dict[str, _Cache]:

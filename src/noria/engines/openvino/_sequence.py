@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from noria.engines.openvino._adapter import Adapter
 from noria.engines.openvino._lookup import Lookup
 
 __all__ = ["Constraint", "FinishReason", "Sampling", "Sequence", "TokenLogprobs", "Work"]
@@ -91,7 +92,8 @@ class Sequence:
 
     tokens: list[int]
     sampling: Sampling
-    salt: bytes = b""  # part of every block's digest: the adapter's name
+    adapter: Adapter | None = None
+    salt: bytes = b""  # part of every block's digest: the adapter's digest
     constraint: Constraint | None = None
     wants_prompt_logprobs: bool = False
     waits_for: Sequence | None = None  # n > 1: start when that sibling's prompt is computed, then share its blocks

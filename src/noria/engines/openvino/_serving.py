@@ -13,6 +13,7 @@ from noria.engines.openvino._engine import Engine, Event
 from noria.engines.openvino._grammar import Grammars
 from noria.engines.openvino._job import JobMaker
 from noria.engines.openvino._manifest import ModelManifest
+from noria.engines.openvino._registry import AdapterRegistry
 from noria.engines.openvino._runner import PagedModel, RunnerConfig
 from noria.engines.openvino._scheduler import Limits
 from noria.engines.openvino._tokenizer import Tokenizer
@@ -29,6 +30,7 @@ class ServeOptions:
     max_running: int = 64
     threads: int | None = None
     one_precision: bool = False
+    max_adapters: int = 8
 
 
 def load(options: ServeOptions, listener: Callable[[list[Event]], None]) -> Served:
@@ -48,7 +50,6 @@ def load(options: ServeOptions, listener: Callable[[list[Event]], None]) -> Serv
     limits = Limits(model.block_size, manifest.context_length, options.max_batch_tokens, options.max_running)
     engine = Engine(model, limits, frozenset(manifest.end_token_ids), listener)
     maker = JobMaker(
-        name=options.name,
         tokenizer=tokenizer,
         template=ChatTemplate(manifest.chat_template, manifest.bos_token, manifest.eos_token),
         grammars=grammars,
@@ -57,7 +58,8 @@ def load(options: ServeOptions, listener: Callable[[list[Event]], None]) -> Serv
         bos=tokenizer.id_of(manifest.bos_token) if manifest.add_bos and manifest.bos_token else None,
     )
     card = {"context_length": manifest.context_length, "weight_format": manifest.weight_format}
-    return Served(engine, maker, model.widen, card)
+    adapters = AdapterRegistry(model, options.name, options.max_adapters)
+    return Served(engine, maker, adapters, model.widen, card)
 
 
 def _text_side(folder: Path, manifest: ModelManifest) -> tuple[Tokenizer, Grammars]:

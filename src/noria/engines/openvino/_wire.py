@@ -14,7 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noria.errors import InvalidRequest, UnsupportedField
 
-__all__ = ["ChatRequest", "CompletionRequest", "Decoding", "ResponseFormat", "StructuredOutputs", "TokenizeRequest", "parse_body"]
+__all__ = [
+    "AdapterRequest",
+    "ChatRequest",
+    "CompletionRequest",
+    "Decoding",
+    "ResponseFormat",
+    "StructuredOutputs",
+    "TokenizeRequest",
+    "parse_body",
+]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -177,6 +186,13 @@ class TokenizeRequest(_Strict):
     text: str | None = None
     messages: list[ChatMessage] | None = None
     tools: list[ToolDefinition] | None = None
+
+
+class AdapterRequest(_Strict):
+    """Requests for the model `name` go through the PEFT adapter in `folder`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    folder: Annotated[str, Field(pattern=r"^/")]
 
 
 def parse_body(kind: type[Model], body: bytes) -> Model:
