@@ -60,6 +60,7 @@ class Settings(BaseModel):
     requests_per_minute: int = Field(0, ge=0, description="Default rate limit of a key; 0: none.")
     max_concurrent_requests: int = Field(512, ge=1, description="Model calls in flight before new ones get a 429.")
     request_timeout_s: float = Field(600.0, gt=0, description="Longest time a model call may take.")
+    eval_concurrency: int = Field(32, ge=1, le=1024, description="Rows of an eval's run that are asked and graded at once.")
     allow_private_urls: bool = Field(False, description="Let models' base URLs point at private or loopback addresses.")
     allow_engine_commands: bool = Field(
         False, description="Let admins add engines that run a command (llama-server, vLLM) on this machine."

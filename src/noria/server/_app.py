@@ -11,7 +11,9 @@ from noria import __version__
 from . import (
     _chat,
     _completions_store,
+    _evals,
     _files,
+    _graders,
     _models,
     _noria_admin,
     _noria_models,
@@ -53,6 +55,8 @@ def build_app(noria: Noria) -> Any:
         _files,
         _vector_stores,
         _prompts,
+        _evals,
+        _graders,
         _noria_models,
         _noria_traces,
         _noria_admin,

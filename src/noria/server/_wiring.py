@@ -7,7 +7,7 @@ import base64
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import orjson
 from noria.access import CredentialStore, Keys, RateLimiter
 from noria.engines import PullProgress, Supervisor, WeightsStore
 from noria.errors import ConfigurationError, RateLimited, UpstreamError
+from noria.evals import Evals, Means, ask_hub
 from noria.jobs import JobContext, Jobs
 from noria.knowledge import Knowledge, OpenVectors, embedded_vectors, pgvector_vectors
 from noria.models import Call, Catalogue, Hub, ModelCard, call_model
@@ -85,6 +86,7 @@ class Noria:
     admission: Admission
     knowledge: Knowledge
     prompts: PromptStore
+    evals: Evals
     responder: Responder
     started_at: float = field(default_factory=time.time)
 
@@ -129,10 +131,14 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
                 database, blobs, jobs, embedder, settings.home / "indexes", open_vectors=_vector_index(settings, database)
             )
         )
+        prompts = PromptStore(database)
+        admission = Admission(settings.max_concurrent_requests, tracing)
+        ask = ask_hub(hub, timeout_s=settings.request_timeout_s, enter=admission.enter)
+        means = Means(ask, embedder.embed_texts, settings.eval_concurrency, prompts)
+        evals = Evals(database, blobs, jobs, means)
         await stack.enter_async_context(jobs.started())
         await blobs.sweep()
         await knowledge.resume()
-        prompts = PromptStore(database)
         noria = Noria(
             loaded=loaded,
             settings=settings,
@@ -146,9 +152,10 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
             hub=hub,
             jobs=jobs,
             tracing=tracing,
-            admission=Admission(settings.max_concurrent_requests, tracing),
+            admission=admission,
             knowledge=knowledge,
             prompts=prompts,
+            evals=evals,
             responder=Responder(database, hub, knowledge, prompts, timeout_s=settings.request_timeout_s),
         )
         if not settings.loopback and not await noria.keys.exist():
@@ -189,6 +196,10 @@ class HubEmbedder:
     async def dimensions(self, model: str) -> int:
         card = (await self._hub.resolve(model)).card
         return card.dimensions or int((await self.embed(["dimensions"], model=model, kind="query")).shape[1])
+
+    async def embed_texts(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Vectors of texts to be compared with each other."""
+        return await self.embed(list(texts), model=self.model, kind="query")
 
     async def embed(self, texts: list[str], *, model: str, kind: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Vectors `[len(texts), dimensions]`, in order. `kind` is `query` or `passage`."""

@@ -1,0 +1,93 @@
+"""Outcomes of rows on their way into the database: many in one transaction, each at once enough that a crash costs little.
+
+A row's place in its run is unique, so that what a resumed run writes twice is written once. Knows nothing about models or
+graders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+
+from noria.store import Database, EvalItem, EvalRun
+
+__all__ = ["Outcomes"]
+
+_EVERY_S = 0.2
+_MOST_WAITING = 512
+
+
+class Outcomes:
+    """Use `async with`; leaving it writes what is left. `counts` are the run's so far, by status."""
+
+    def __init__(self, database: Database, run_id: str, report: Callable[[int], Awaitable[None]]) -> None:
+        self._database, self._run_id, self._report = database, run_id, report
+        self._waiting: list[dict[str, Any]] = []
+        self._room = asyncio.Semaphore(_MOST_WAITING)
+        self._writer: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self.counts: dict[str, int] = {}
+        self.done: set[int] = set()
+
+    async def __aenter__(self) -> Outcomes:
+        async with self._database.read() as session:
+            found = await session.execute(
+                select(EvalItem.status, func.count()).where(EvalItem.run_id == self._run_id).group_by(EvalItem.status)
+            )
+            self.counts = {row[0]: row[1] for row in found}
+            self.done = set(await session.scalars(select(EvalItem.position).where(EvalItem.run_id == self._run_id)))
+        self._stop.clear()
+        self._writer = asyncio.ensure_future(self._write_on())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._writer is not None
+        self._stop.set()
+        # Shielded: a run that is cancelled keeps what it has.
+        await asyncio.shield(self._writer)
+
+    async def add(self, row: dict[str, Any]) -> None:
+        """Notes one row's outcome; waits while many are waiting to be written. Raises what writing failed with."""
+        if self._writer is not None and self._writer.done():
+            self._writer.result()
+        await self._room.acquire()
+        self._waiting.append(row)
+
+    async def _write_on(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), _EVERY_S)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        rows, self._waiting = self._waiting, []
+        if not rows:
+            return
+        counts = dict(self.counts)
+        for row in rows:
+            counts[row["status"]] = counts.get(row["status"], 0) + 1
+        try:
+            async with self._database.write() as session:
+                await session.execute(insert(EvalItem), rows)
+                await session.execute(update(EvalRun).where(EvalRun.id == self._run_id).values(result_counts=shown(counts)))
+        except BaseException:
+            self._waiting = rows + self._waiting
+            raise
+        self.counts = counts
+        for _ in rows:
+            self._room.release()
+        await self._report(sum(counts.values()))
+
+
+def shown(counts: dict[str, int]) -> dict[str, int]:
+    """Counts by status as OpenAI's `result_counts`."""
+    return {
+        "total": sum(counts.values()),
+        "errored": counts.get("error", 0),
+        "failed": counts.get("fail", 0),
+        "passed": counts.get("pass", 0),
+    }

@@ -1,0 +1,48 @@
+"""Reading a specification that came from outside into its model; what is wrong is said with the path of the field."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from noria.errors import InvalidRequest
+
+__all__ = ["Spec", "parse"]
+
+T = TypeVar("T")
+_UNION_TAGS = {"str", "dict[str,any]"}
+
+
+class Spec(BaseModel):
+    """A part of a request that is kept as given: a field that is not listed is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse(shape: type[T] | TypeAdapter[T], value: Any, param: str) -> T:
+    """`value` as `shape`. Raises InvalidRequest that names the first thing wrong below `param`."""
+    adapter: TypeAdapter[T] = shape if isinstance(shape, TypeAdapter) else TypeAdapter(shape)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        # Of a union's many complaints an unknown field says most, then the deepest.
+        first = max(error.errors(), key=lambda each: (each["type"] == "extra_forbidden", len(each["loc"])))
+        path = _path(param, first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise InvalidRequest(f"Unknown field: {path}.", param=path, code="unknown_parameter") from None
+        if first["type"] == "missing":
+            raise InvalidRequest(f"{path} is missing.", param=path, code="missing_required_parameter") from None
+        shown = repr(first["input"])
+        shown = shown if len(shown) <= 120 else shown[:117] + "…"
+        raise InvalidRequest(f"{path} = {shown}: {first['msg']}.", param=path, code="invalid_value") from None
+
+
+def _path(param: str, location: tuple[int | str, ...]) -> str:
+    text = param
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not (part[:1].isupper() or part in _UNION_TAGS or "[" in part or "-" in part):
+            text += f".{part}" if text else part
+    return text

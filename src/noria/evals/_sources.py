@@ -1,0 +1,288 @@
+"""Rows of a run: from the request itself, a file, stored completions, stored responses or a dataset, in an order that never
+changes.
+
+What may change while a run rests is pinned when it begins: a dataset's version when the run is made, the ids of stored
+completions and responses in the run's plan. So a position means the same row after a crash. Knows nothing about models or
+graders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from sqlalchemy import Select, func, or_, select
+
+from noria.errors import InvalidRequest, NotFound
+from noria.messages import text_of, to_chat_messages
+from noria.store import Blobs, Completion, Database, Dataset, DatasetRow, DatasetVersion, File, StoredResponse
+
+from ._specs import DatasetSource, FileContent, FileId, ResponsesSource, Source, StoredCompletions
+
+__all__ = ["SourceRow", "Sources"]
+
+_PIECE_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One row. `messages` is what a model is asked where the run does not say; `sample` an output that is there already."""
+
+    position: int
+    row_id: str
+    item: dict[str, Any]
+    sample: dict[str, Any] = field(default_factory=dict[str, Any])
+    messages: list[dict[str, Any]] | None = None
+
+
+class Sources:
+    def __init__(self, database: Database, blobs: Blobs) -> None:
+        self._database, self._blobs = database, blobs
+
+    async def pin(self, source: Source, project_id: str) -> dict[str, Any]:
+        """The source as it is kept with the run. Raises NotFound for a file or a dataset that is not there."""
+        kept = source.model_dump(exclude_none=True)
+        match source:
+            case FileContent():
+                if not source.content:
+                    raise InvalidRequest("The data source has no rows.", param="data_source.source.content", code="empty_data")
+            case FileId():
+                await self._file(source.id, project_id)
+            case DatasetSource():
+                dataset, version = await self._dataset(source, project_id)
+                kept |= {"dataset": dataset.id, "version": version}
+            case _:
+                pass
+        return kept
+
+    async def plan(self, source: Source, project_id: str) -> list[str] | None:
+        """The ids of the logged calls that the source selects now, oldest first; None for other sources."""
+        match source:
+            case StoredCompletions():
+                query: Select[Any] = select(Completion.id).where(Completion.project_id == project_id)
+                if source.model is not None:
+                    query = query.where(Completion.model == source.model)
+                for name, value in (source.metadata or {}).items():
+                    query = query.where(Completion.meta[name].as_string() == value)
+                query = _between(query, Completion.created_at, source).order_by(Completion.id)
+                if source.limit is not None:
+                    query = query.limit(source.limit)
+                async with self._database.read() as session:
+                    return list(await session.scalars(query))
+            case ResponsesSource():
+                return await self._plan_responses(source, project_id)
+            case _:
+                return None
+
+    async def _plan_responses(self, source: ResponsesSource, project_id: str) -> list[str]:
+        body = StoredResponse.body
+        query: Select[Any] = select(StoredResponse.id).where(StoredResponse.project_id == project_id)
+        if source.model is not None:
+            query = query.where(body["model"].as_string() == source.model)
+        for name, value in (source.metadata or {}).items():
+            query = query.where(body["metadata"][name].as_string() == value)
+        if source.instructions_search is not None:
+            query = query.where(body["instructions"].as_string().icontains(source.instructions_search, autoescape=True))
+        for name in ("temperature", "top_p"):
+            if (wanted := getattr(source, name)) is not None:
+                query = query.where(body[name].as_float() == wanted)
+        async with self._database.read() as session:
+            return list(await session.scalars(_between(query, StoredResponse.created_at, source).order_by(StoredResponse.id)))
+
+    async def count(self, source: Source, plan: Sequence[str] | None, project_id: str) -> int:
+        """How many rows there are."""
+        match source:
+            case FileContent():
+                return len(source.content)
+            case FileId():
+                return sum([1 async for _ in self._lines(source.id, project_id)])
+            case DatasetSource():
+                async with self._database.read() as session:
+                    query = select(func.count()).select_from(_dataset_rows(source).subquery())
+                    found = await session.scalar(query) or 0
+                return found if source.limit is None else min(found, source.limit)
+            case _:
+                return len(plan or ())
+
+    async def rows(self, source: Source, plan: Sequence[str] | None, project_id: str) -> AsyncIterator[SourceRow]:
+        """All rows, in order. A row that was deleted since is left out; the others keep their places."""
+        match source:
+            case FileContent():
+                for position, given in enumerate(source.content):
+                    yield _file_row(position, given.item, given.sample)
+            case FileId():
+                async for row in self._file_rows(source.id, project_id):
+                    yield row
+            case DatasetSource():
+                async for row in self._dataset_rows(source):
+                    yield row
+            case StoredCompletions():
+                async for row in self._logged(plan or (), Completion, _completion_row):
+                    yield row
+            case ResponsesSource():
+                async for row in self._logged(plan or (), StoredResponse, _response_row):
+                    yield row
+
+    async def _logged(self, plan: Sequence[str], table: Any, make: Any) -> AsyncIterator[SourceRow]:
+        for start in range(0, len(plan), _PIECE_ROWS):
+            part = plan[start : start + _PIECE_ROWS]
+            async with self._database.read() as session:
+                found = {row.id: row for row in await session.scalars(select(table).where(table.id.in_(part)))}
+            for offset, identity in enumerate(part):
+                if identity in found:
+                    yield make(start + offset, found[identity])
+
+    # --- files ---------------------------------------------------------------------------------------------------------
+
+    async def _file(self, file_id: str, project_id: str) -> File:
+        async with self._database.read() as session:
+            row = await session.get(File, file_id)
+        if row is None or row.project_id != project_id or not await self._blobs.exists(row.sha256):
+            raise NotFound(f"No file {file_id!r}.", param="data_source.source.id", hint="Upload it with purpose=evals.")
+        return row
+
+    async def _lines(self, file_id: str, project_id: str) -> AsyncIterator[tuple[int, bytes]]:
+        """The lines that are not empty, with their numbers from 1."""
+        row, rest, number = await self._file(file_id, project_id), b"", 0
+        pieces = self._blobs.pieces(row.sha256)
+        while piece := await asyncio.to_thread(next, pieces, b""):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                number += 1
+                if line.strip():
+                    yield number, line
+        if rest.strip():
+            yield number + 1, rest
+
+    async def _file_rows(self, file_id: str, project_id: str) -> AsyncIterator[SourceRow]:
+        position = 0
+        async for number, line in self._lines(file_id, project_id):
+            try:
+                given: Any = orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+            except orjson.JSONDecodeError as error:
+                raise InvalidRequest(f"Line {number} of {file_id} is not JSON: {error}.", code="invalid_file") from None
+            if not isinstance(given, dict) or not isinstance(given.get("item"), dict):
+                hint = 'Each line is an object such as {"item": {"question": "…", "answer": "…"}}.'
+                raise InvalidRequest(f"Line {number} of {file_id} has no item.", code="invalid_file", hint=hint)
+            sample = given.get("sample")
+            yield _file_row(position, given["item"], sample if isinstance(sample, dict) else None)
+            position += 1
+
+    # --- datasets ------------------------------------------------------------------------------------------------------
+
+    async def _dataset(self, source: DatasetSource, project_id: str) -> tuple[Dataset, int]:
+        query = select(Dataset).where(
+            Dataset.project_id == project_id, or_(Dataset.id == source.dataset, Dataset.name == source.dataset)
+        )
+        async with self._database.read() as session:
+            dataset = await session.scalar(query)
+            if dataset is None:
+                raise NotFound(f"No dataset {source.dataset!r}.", param="data_source.source.dataset")
+            version = dataset.head if source.version is None else source.version
+            if await session.get(DatasetVersion, (dataset.id, version)) is None:
+                raise NotFound(f"The dataset {dataset.name!r} has no version {version}.", param="data_source.source.version")
+        return dataset, version
+
+    async def _dataset_rows(self, source: DatasetSource) -> AsyncIterator[SourceRow]:
+        position, after = 0, 0
+        while True:
+            query = _dataset_rows(source).where(DatasetRow.ordinal > after).limit(_PIECE_ROWS)
+            async with self._database.read() as session:
+                found = list(await session.scalars(query))
+            for row in found:
+                if source.limit is not None and position >= source.limit:
+                    return
+                if row.content is not None:  # erased since: its place stays empty
+                    yield _dataset_row(position, row)
+                position += 1
+            if len(found) < _PIECE_ROWS:
+                return
+            after = found[-1].ordinal
+
+
+def _between(query: Select[Any], column: Any, source: StoredCompletions | ResponsesSource) -> Select[Any]:
+    if source.created_after is not None:
+        query = query.where(column >= source.created_after)
+    return query if source.created_before is None else query.where(column <= source.created_before)
+
+
+def _dataset_rows(source: DatasetSource) -> Select[DatasetRow]:
+    """The rows of a version, erased ones included, so that an erasure moves no other row."""
+    query = select(DatasetRow).where(
+        DatasetRow.dataset_id == source.dataset,
+        DatasetRow.added_in <= source.version,
+        or_(DatasetRow.removed_in.is_(None), DatasetRow.removed_in > source.version),
+    )
+    if source.split is not None:
+        query = query.where(DatasetRow.split == source.split)
+    return query.order_by(DatasetRow.ordinal)
+
+
+def _digest(item: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(item, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _file_row(position: int, item: dict[str, Any], sample: dict[str, Any] | None) -> SourceRow:
+    return SourceRow(position, _digest(item), item, sample or {})
+
+
+def _dataset_row(position: int, row: DatasetRow) -> SourceRow:
+    content = row.content or {}
+    messages = list(content.get("messages") or [])
+    asked = next((text_of(each.get("content")) for each in reversed(messages) if each.get("role") == "user"), "")
+    item = {
+        "messages": messages,
+        "input": asked,
+        "expected": text_of((content.get("expected") or {}).get("content")),
+        "row_id": row.row_id,
+        "split": row.split,
+        "metadata": content.get("metadata") or {},
+    }
+    if content.get("tools"):
+        item["tools"] = content["tools"]
+    return SourceRow(position, row.row_id, item, messages=messages)
+
+
+def _completion_row(position: int, row: Completion) -> SourceRow:
+    messages = list(row.request.get("messages") or [])
+    choice: dict[str, Any] = (row.response.get("choices") or [{}])[0]
+    message: dict[str, Any] = choice.get("message") or {}
+    text = text_of(message.get("content"))
+    item = {"id": row.id, "input": messages, "output": text, "model": row.model, "metadata": row.meta}
+    if row.request.get("tools"):
+        item["tools"] = row.request["tools"]
+    sample = {
+        "output_text": text,
+        "output_tools": message.get("tool_calls") or [],
+        "model": row.model,
+        "finish_reason": choice.get("finish_reason") or "stop",
+        "input": messages,
+    }
+    return SourceRow(position, row.id, item, sample, messages)
+
+
+def _response_row(position: int, row: StoredResponse) -> SourceRow:
+    from pydantic import TypeAdapter
+
+    from noria.messages import InputItem
+
+    body = row.body
+    items: Any = TypeAdapter(list[InputItem]).validate_python(row.input_items)
+    instructions = body.get("instructions")
+    messages = ([{"role": "system", "content": instructions}] if isinstance(instructions, str) else []) + to_chat_messages(items)
+    said = [part for item in body.get("output") or [] if item.get("type") == "message" for part in item.get("content") or []]
+    text = "".join(str(part.get("text") or "") for part in said)
+    model = str(body.get("model") or "")
+    item = {"id": row.id, "input": messages, "output": text, "model": model, "metadata": body.get("metadata") or {}}
+    sample = {
+        "output_text": text,
+        "output_tools": [item for item in body.get("output") or [] if item.get("type") == "function_call"],
+        "model": model,
+        "finish_reason": "stop" if body.get("status") == "completed" else str(body.get("status")),
+        "input": messages,
+    }
+    return SourceRow(position, row.id, item, sample, messages)
