@@ -1,6 +1,6 @@
 """One door to every model: protocol, cards, catalogue, providers, engines, routes, prices."""
 
-from ._cards import ModelCard, Price, RouteSpec, RouteTarget, Usage
+from ._cards import ModelCard, Price, RouteSpec, RouteTarget, Usage, tuned_card
 from ._catalogue import Catalogue, CatalogueFilter, ProviderSpec, builtin_providers
 from ._hub import Hub, Resolved
 from ._prices import cost_usd, read_usage
@@ -43,4 +43,5 @@ __all__ = [
     "read_usage",
     "sticky_key",
     "stream_error",
+    "tuned_card",
 ]

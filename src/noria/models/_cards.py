@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Feature", "ModelCard", "Price", "RouteSpec", "RouteTarget", "Usage"]
+__all__ = ["MODEL_ID", "Feature", "ModelCard", "Price", "RouteSpec", "RouteTarget", "Usage", "tuned_card"]
 
+MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._:/+-]*$"
 Feature = Literal["stream", "tools", "json_schema", "logprobs", "echo", "vision", "grammar", "seed", "dimensions"]
 
 
@@ -49,7 +50,7 @@ class ModelCard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str = Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/+-]*$")
+    id: str = Field(min_length=1, max_length=256, pattern=MODEL_ID)
     task: Literal["chat", "embedding"] = "chat"
     source: Literal["engine", "provider", "route"]
     title: str = ""
@@ -67,6 +68,11 @@ class ModelCard(BaseModel):
         default=None, description="For engine = scripted: a TOML file on the server; see noria.engines.scripted."
     )
     weights: str | None = Field(default=None, description="Recipe of the weights to pull, for the built-in engines.")
+    base: str | None = Field(default=None, description="For a tuned model: the model whose engine serves it, with `adapter`.")
+    adapter: str | None = Field(default=None, description="Folder of the LoRA adapter (PEFT's files), below the server's home.")
+    folder: str | None = Field(
+        default=None, description="Folder of a prepared model below the server's home, in place of `weights`."
+    )
     health_path: str = Field(default="/health", pattern=r"^/[^@\s]*$")
     memory_mb: int = Field(default=1024, ge=1)
 
@@ -98,6 +104,30 @@ class ModelCard(BaseModel):
     @property
     def is_local(self) -> bool:
         return self.source == "engine"
+
+
+def tuned_card(
+    base: ModelCard, model_id: str, *, adapter: str | None = None, folder: str | None = None, title: str = ""
+) -> ModelCard:
+    """The card of what training made of `base`: an adapter in its engine, or a whole prepared model of its own.
+
+    Both are folders below the home. What the base is known to do is taken over, save where it answers from passages badly:
+    that may be what it was trained for.
+    """
+    assert (adapter is None) != (folder is None), "a tuned model is either an adapter or a folder"
+    changes = {
+        "id": model_id,
+        "title": title,
+        "description": f"Tuned from {base.id}.",
+        "upstream": None,
+        "weights": None,
+        "base": (base.base or base.id) if adapter is not None else None,
+        "adapter": adapter,
+        "folder": folder,
+        "grounded_languages": None,
+        "sample_prompt": None,
+    }
+    return ModelCard.model_validate({**base.model_dump(), **changes})
 
 
 class Usage(BaseModel):

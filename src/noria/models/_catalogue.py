@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import select
 
 from noria.errors import Conflict, InvalidRequest, NotFound
-from noria.store import DEFAULT_PROJECT, Database, ModelEntry
+from noria.store import DEFAULT_PROJECT, Database, ModelEntry, TunedModel
 
 from ._cards import ModelCard
 
@@ -148,10 +148,27 @@ class Catalogue:
             raise InvalidRequest("An engine of kind command needs its `command`.", param="command")
         elif card.engine == "url" and not card.base_url:
             raise InvalidRequest("An engine of kind url needs its base_url.", param="base_url")
-        elif card.engine in {"openvino", "embedding"} and not card.weights:
+        elif card.base is not None or card.adapter is not None:
+            await self._check_tuned(card, project_id)
+        elif card.engine in {"openvino", "embedding"} and not card.weights and not (card.folder and card.engine == "openvino"):
             raise InvalidRequest(f"An engine of kind {card.engine} needs its `weights`.", param="weights")
         elif card.engine is None:
             raise InvalidRequest("A local model needs its `engine`.", param="engine")
+
+    async def _check_tuned(self, card: ModelCard, project_id: str) -> None:
+        if card.base is None or card.adapter is None:
+            raise InvalidRequest("A tuned model needs both its `base` and its `adapter`.", param="adapter")
+        if card.weights is not None or card.folder is not None:
+            raise InvalidRequest("A tuned model has its weights from its base.", param="weights")
+        base, _ = await self.find(card.base, project_id)
+        if card.engine != "openvino" or base.engine != "openvino" or base.task != "chat":
+            raise InvalidRequest(
+                f"The engine of {base.id} ({base.engine or base.source}) takes no adapters.",
+                param="base",
+                hint="Noria's own engine (engine = openvino, task = chat) does.",
+            )
+        if base.base is not None:
+            raise InvalidRequest(f"{base.id} is itself a tuned model.", param="base", hint=f"Give its base, {base.base}.")
 
     async def _check_route(self, card: ModelCard, project_id: str) -> None:
         assert card.route is not None
@@ -168,7 +185,8 @@ class Catalogue:
                     f"The target {target.model!r} is for {found.task}, the route for {card.task}.", param="route.targets"
                 )
 
-    async def remove(self, name: str, project_id: str = DEFAULT_PROJECT) -> None:
+    async def removable(self, name: str, project_id: str = DEFAULT_PROJECT) -> ModelCard:
+        """The card of a user's entry that nothing depends on. Raises NotFound or Conflict."""
         added = await self.added(project_id)
         if name not in added:
             if _builtin_card(name) is not None:
@@ -179,11 +197,32 @@ class Catalogue:
         users = [c.id for c in added.values() if c.route and name in {t.model for t in c.route.targets}]
         if users:
             raise Conflict(f"The route {users[0]!r} leads to {name!r}.", hint="Change or remove the route first.")
+        if tuned := [c.id for c in added.values() if c.base == name]:
+            raise Conflict(f"The model {tuned[0]!r} is an adapter of {name!r}.", hint="Remove the tuned models first.")
+        return added[name]
+
+    async def remove(self, name: str, project_id: str = DEFAULT_PROJECT) -> None:
+        """Removes a user's entry, and what is known of its training if it was trained here."""
+        await self.removable(name, project_id)
         async with self._database.write() as session:
             row = await session.get(ModelEntry, (project_id, name))
             if row is not None:
                 await session.delete(row)
+            tuned = await session.get(TunedModel, (project_id, name))
+            if tuned is not None:
+                await session.delete(tuned)
         self._added.pop(project_id, None)
+
+    async def tuned(self, name: str, project_id: str = DEFAULT_PROJECT) -> TunedModel | None:
+        """What is known of a model that was trained here."""
+        async with self._database.read() as session:
+            return await session.get(TunedModel, (project_id, name))
+
+    async def shares_folder(self, folder: str) -> bool:
+        """Whether several trained models, of any project, lie in this folder."""
+        async with self._database.read() as session:
+            rows = await session.scalars(select(TunedModel.id).where(TunedModel.folder == folder).limit(2))
+            return len(list(rows)) > 1
 
 
 def _builtin_card(name: str) -> ModelCard | None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import orjson
 
-from noria.engines import EngineSpec, Supervisor
+from noria.engines import Endpoint, EngineSpec, Supervisor
+from noria.errors import NotFound
 
+from ._adapters import AdapterLoader
 from ._cards import ModelCard
 from ._openai_compatible import PATHS, check_task
 from ._protocol import Call, Reply
-from ._wire import Target, WireClient
+from ._wire import Answer, Target, WireClient
 
 __all__ = ["EngineModel"]
 
@@ -21,7 +23,10 @@ _LIMITS = {"max_tokens", "max_completion_tokens"}
 
 
 class EngineModel:
-    """`ready` makes sure that the weights are on disk (or says how to get them) and gives the engine's spec."""
+    """`ready` makes sure that the weights are on disk (or says how to get them) and gives the engine's spec.
+
+    A card with an `adapter` is answered by its base's engine, which gets the adapter before the request.
+    """
 
     def __init__(
         self,
@@ -29,10 +34,12 @@ class EngineModel:
         supervisor: Supervisor,
         client: WireClient,
         ready: Callable[[ModelCard], Awaitable[EngineSpec]],
+        adapters: AdapterLoader,
         *,
         public_only: bool = False,
     ) -> None:
         self._card, self._supervisor, self._client, self._ready = card, supervisor, client, ready
+        self._adapters = adapters
         self._public_only = public_only
 
     @property
@@ -53,16 +60,7 @@ class EngineModel:
                 await lease.__aexit__(None, None, None)
 
         try:
-            target = Target(
-                url=f"{endpoint.base_url}/v1{PATHS[call.operation]}",
-                label=self._card.id,
-                headers=call.headers,
-                socket_path=str(endpoint.socket_path) if endpoint.socket_path else None,
-                generation=endpoint.generation,
-                public_only=self._public_only,
-                local=True,
-            )
-            answer = await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)
+            answer = await self._ask(call, endpoint)
         except BaseException:
             await asyncio.shield(release())
             raise
@@ -72,6 +70,26 @@ class EngineModel:
             await release()
 
         return Reply(self._card, answer.pieces, close, answer.headers)
+
+    async def _ask(self, call: Call, endpoint: Endpoint) -> Answer:
+        target = Target(
+            url=f"{endpoint.base_url}/v1{PATHS[call.operation]}",
+            label=endpoint.name,
+            headers=call.headers,
+            socket_path=str(endpoint.socket_path) if endpoint.socket_path else None,
+            generation=endpoint.generation,
+            public_only=self._public_only,
+            local=True,
+        )
+        if self._card.adapter is None:
+            return await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)
+        await self._adapters.ensure(self._card, endpoint)
+        try:
+            return await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)
+        except NotFound:  # somebody took it out since
+            self._adapters.forget(self._card, endpoint)
+            await self._adapters.ensure(self._card, endpoint)
+            return await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)
 
     def _body(self, call: Call) -> bytes:
         body: dict[str, Any] = dict(self._card.sampling) if call.operation != "embedding" else {}

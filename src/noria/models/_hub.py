@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from noria.access import CredentialStore, check_public_url
-from noria.engines import EngineSpec, Supervisor, WeightsStore
+from noria.engines import Endpoint, EngineSpec, Supervisor, WeightsStore
 from noria.errors import InvalidRequest, Unavailable
 from noria.messages import estimate_tokens, text_of
 from noria.settings import Settings, provider_key
 from noria.store import DEFAULT_PROJECT
 
+from ._adapters import AdapterLoader, adapter_path
 from ._cards import ModelCard
 from ._catalogue import Catalogue, ProviderSpec, builtin_providers
 from ._engine import EngineModel
@@ -51,6 +54,7 @@ class Hub:
         self.catalogue, self.supervisor, self.weights = catalogue, supervisor, weights
         self._settings, self._keys = settings, ProviderKeys(credentials)
         self.client = WireClient()
+        self.adapters = AdapterLoader(self.client, settings.home)
         self._built: dict[tuple[str, str], Model] = {}
 
     async def resolve(self, name: str, project_id: str = DEFAULT_PROJECT) -> Resolved:
@@ -63,7 +67,12 @@ class Hub:
 
     def _build(self, card: ModelCard, project_id: str) -> Model:
         if card.source == "engine":
-            return EngineModel(card, self.supervisor, self.client, self.engine_spec, public_only=self.guards(card))
+
+            async def ready(card: ModelCard) -> EngineSpec:
+                return await self.engine_spec(card, project_id)
+
+            guarded = self.guards(card)
+            return EngineModel(card, self.supervisor, self.client, ready, self.adapters, public_only=guarded)
         if card.source == "provider":
             return Retrying(self._provider(card, project_id))
 
@@ -116,14 +125,19 @@ class Hub:
             )
         return spec.base_url
 
-    async def engine_spec(self, card: ModelCard) -> EngineSpec:
-        """How to run a local model. Raises Unavailable when its weights are not on disk."""
+    async def engine_spec(self, card: ModelCard, project_id: str = DEFAULT_PROJECT) -> EngineSpec:
+        """How to run a local model, a tuned one in its base's engine. Raises Unavailable when its weights are not on disk."""
+        if card.base is not None:
+            base, _ = await self.catalogue.find(card.base, project_id)
+            return await self.engine_spec(base, project_id)
         if card.engine == "url":
             if self.guards(card):  # again, not only when it was added: a name may lead elsewhere by now
                 await check_public_url(card.base_url or "", param="base_url")
             return EngineSpec(name=card.id, url=card.base_url, health_path=card.health_path)
         directory: Path | None = None
-        if card.weights is not None:
+        if card.folder is not None:
+            directory = adapter_path(self._settings.home, card.folder)
+        elif card.weights is not None:
             directory = self.weights.find(card.weights)
             if directory is None:
                 raise Unavailable(
@@ -144,20 +158,77 @@ class Hub:
                 command += ("--threads", str(self._settings.engine_threads))
         return EngineSpec(name=card.id, command=command, health_path=card.health_path, memory_mb=card.memory_mb)
 
-    async def ask_engine(self, card: ModelCard, path: str, body: dict[str, Any], *, timeout_s: float = 60.0) -> Any:
-        """A JSON call to an engine's own route (token counting)."""
-        async with self.supervisor.lease(await self.engine_spec(card)) as endpoint:
-            socket = str(endpoint.socket_path) if endpoint.socket_path else None
-            target = Target(
-                f"{endpoint.base_url}{path}", card.id, {}, socket_path=socket, generation=endpoint.generation, local=True
-            )
-            answer = await self.client.post(target, orjson.dumps(body), timeout_s=timeout_s, stream=False)
-            return orjson.loads(b"".join([piece async for piece in answer.pieces]))
+    async def warm(self, name: str, project_id: str = DEFAULT_PROJECT) -> None:
+        """Loads what answers to a name, its adapter too, so that the first request is quick. Remote models need nothing."""
+        card = (await self.resolve(name, project_id)).card
+        if card.route is not None:
+            for target in card.route.targets:
+                await self.warm(target.model, project_id)
+        elif card.source == "engine":
+            async with self.supervisor.lease(await self.engine_spec(card, project_id)) as endpoint:
+                if card.adapter is not None:
+                    await self.adapters.ensure(card, endpoint)
+                    # The first step with an adapter packs the weights once more: better now than for a user.
+                    body = {"model": card.upstream_name, "prompt": "Hi", "max_tokens": 1, "temperature": 0}
+                    await self._ask(endpoint, "/v1/completions", body, timeout_s=60.0)
 
-    async def count_tokens(self, card: ModelCard, given: dict[str, Any]) -> tuple[int, bool]:
+    async def remove(self, name: str, project_id: str = DEFAULT_PROJECT) -> None:
+        """Removes a model that was added: from the engine that runs it, its files if it was trained here, its card.
+
+        The card goes last: interrupted, it can be removed again. Raises NotFound, or Conflict where something depends on it.
+        """
+        card = await self.catalogue.removable(name, project_id)
+        await self._release(card, project_id)
+        tuned = await self.catalogue.tuned(name, project_id)
+        if tuned is not None and not await self.catalogue.shares_folder(tuned.folder):
+            await asyncio.to_thread(shutil.rmtree, adapter_path(self._settings.home, tuned.folder), ignore_errors=True)
+        await self.catalogue.remove(name, project_id)
+
+    async def _release(self, card: ModelCard, project_id: str) -> None:
+        running = {status.name for status in self.supervisor.status() if status.state == "ready"}
+        if card.adapter is None:
+            if card.source == "engine" and card.id in running:
+                await self.supervisor.stop(card.id)
+            return
+        base, _ = await self.catalogue.find(card.base or "", project_id)
+        if base.id in running:
+            async with self.supervisor.lease(await self.engine_spec(base, project_id)) as endpoint:
+                await self.adapters.unload(card, endpoint)
+
+    async def state(self, card: ModelCard, project_id: str = DEFAULT_PROJECT) -> Literal["loaded", "ready", "missing_weights"]:
+        """Of a local model: whether its engine runs (and has its adapter), could run, or lacks files."""
+        base = card if card.base is None else (await self.catalogue.find(card.base, project_id))[0]
+        whole = base.weights is None or self.weights.find(base.weights) is not None
+        if card.adapter is not None:
+            whole = whole and (adapter_path(self._settings.home, card.adapter) / "adapter_model.safetensors").is_file()
+        elif card.folder is not None:
+            whole = (adapter_path(self._settings.home, card.folder) / "noria-model.json").is_file()
+        if not whole:
+            return "missing_weights"
+        running = {status.name for status in self.supervisor.status() if status.state == "ready"}
+        if base.id not in running:
+            return "ready"
+        return "loaded" if card.adapter is None or self.adapters.has(card, base.id) else "ready"
+
+    async def ask_engine(
+        self, card: ModelCard, path: str, body: dict[str, Any], project_id: str = DEFAULT_PROJECT, *, timeout_s: float = 60.0
+    ) -> Any:
+        """A JSON call to an engine's own route (token counting)."""
+        async with self.supervisor.lease(await self.engine_spec(card, project_id)) as endpoint:
+            return await self._ask(endpoint, path, body, timeout_s=timeout_s)
+
+    async def _ask(self, endpoint: Endpoint, path: str, body: dict[str, Any], *, timeout_s: float) -> Any:
+        socket = str(endpoint.socket_path) if endpoint.socket_path else None
+        target = Target(
+            f"{endpoint.base_url}{path}", endpoint.name, {}, socket_path=socket, generation=endpoint.generation, local=True
+        )
+        answer = await self.client.post(target, orjson.dumps(body), timeout_s=timeout_s, stream=False)
+        return orjson.loads(b"".join([piece async for piece in answer.pieces]))
+
+    async def count_tokens(self, card: ModelCard, given: dict[str, Any], project_id: str = DEFAULT_PROJECT) -> tuple[int, bool]:
         """Tokens of `{"text": …}` or `{"messages": …}`, and whether that is exact: remote models' are estimated."""
         if card.source == "engine" and card.engine in {"openvino", "scripted"}:
-            counted = await self.ask_engine(card, "/v1/noria/tokenize", given)
+            counted = await self.ask_engine(card, "/v1/noria/tokenize", given, project_id)
             return int(counted["num_tokens"]), True
         return _estimate(given), False
 

@@ -150,10 +150,16 @@ class WireClient:
         raise AssertionError("unreachable: the second attempt returns or raises")
 
     async def get_json(self, target: Target, *, timeout_s: float = 10.0) -> Any:
+        return await self._json("GET", target, timeout_s)
+
+    async def delete_json(self, target: Target, *, timeout_s: float = 10.0) -> Any:
+        return await self._json("DELETE", target, timeout_s)
+
+    async def _json(self, method: str, target: Target, timeout_s: float) -> Any:
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         try:
-            async with self._session(target).get(
-                target.url, headers=dict(target.headers), timeout=timeout, allow_redirects=False
+            async with self._session(target).request(
+                method, target.url, headers=dict(target.headers), timeout=timeout, allow_redirects=False
             ) as response:
                 data = await response.read()
                 if response.status // 100 != 2:

@@ -44,8 +44,8 @@ async def get_model(model: str, caller: Inference, noria: NoriaDep) -> dict[str,
     return {**_show(resolved.card), "id": model}
 
 
-@router.delete("/v1/models/{model:path}", summary="Remove an added model from the catalogue")
+@router.delete("/v1/models/{model:path}", summary="Remove a model that was added or fine-tuned")
 async def delete_model(model: str, caller: Inference, noria: NoriaDep) -> dict[str, Any]:
     caller.require("admin")
-    await noria.hub.catalogue.remove(model, caller.project_id)
+    await noria.hub.remove(model, caller.project_id)
     return {"id": model, "object": "model", "deleted": True}

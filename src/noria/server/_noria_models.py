@@ -170,7 +170,7 @@ async def remove_model(model: str, caller: Admin, noria: NoriaDep, weights: bool
     import asyncio
 
     if not weights:
-        await noria.hub.catalogue.remove(model, caller.project_id)
+        await noria.hub.remove(model, caller.project_id)
         return {"id": model, "object": "noria.model.deleted", "deleted": True}
     card, _ = await noria.hub.catalogue.find(model, caller.project_id)
     if card.weights is None:
@@ -194,7 +194,7 @@ async def count_tokens(body: TokensBody, caller: Inference, noria: NoriaDep) -> 
         raise InvalidRequest("Give either messages or text.", param="messages")
     card, _ = await noria.hub.catalogue.find(body.model, caller.project_id)
     given = body.model_dump(exclude_unset=True, exclude={"model"})
-    num_tokens, exact = await noria.hub.count_tokens(card, given)
+    num_tokens, exact = await noria.hub.count_tokens(card, given, caller.project_id)
     price = card.price.input * num_tokens / 1e6 if card.price else 0.0 if card.is_local else None
     return {"object": "noria.tokens", "model": card.id, "num_tokens": num_tokens, "exact": exact, "input_cost_usd": price}
 

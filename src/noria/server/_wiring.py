@@ -95,10 +95,7 @@ class Noria:
         if card.source == "route":
             return "ready"
         if card.source == "engine":
-            if card.weights and self.weights.find(card.weights) is None:
-                return "missing_weights"
-            running = {status.name for status in self.supervisor.status() if status.state == "ready"}
-            return "loaded" if card.id in running else "ready"
+            return await self.hub.state(card, project_id)
         return "ready" if await self.hub.has_key(card, project_id) else "missing_key"
 
 
