@@ -3,6 +3,8 @@
 from ._live import RecordedLive
 from ._parts import (
     Collected,
+    CollectOrder,
+    Comparer,
     Comparison,
     Curated,
     Evaluator,
@@ -26,7 +28,9 @@ from ._wheels import Preparation, Wheels
 
 __all__ = [
     "PLOTS",
+    "CollectOrder",
     "Collected",
+    "Comparer",
     "Comparison",
     "Curated",
     "Evaluator",

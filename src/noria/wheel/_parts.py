@@ -12,7 +12,9 @@ from typing import Any, Literal, Protocol
 from ._spec import WheelSpec
 
 __all__ = [
+    "CollectOrder",
     "Collected",
+    "Comparer",
     "Comparison",
     "Curated",
     "Evaluator",
@@ -38,6 +40,8 @@ class Collected:
     version: int
     feedback: int
     new_rows: int
+    skipped: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Answers that gave no row, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,27 @@ class Split:
     validation_file: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CollectOrder:
+    """Feedback on answers of `models`, given in `[since, until)` (Unix seconds). Rows newer than version `trained` are new."""
+
+    project_id: str
+    dataset_id: str
+    spec: WheelSpec
+    models: Sequence[str]
+    since: float | None
+    until: float
+    trained: int
+
+
 class Rows(Protocol):
-    """Feedback as a dataset."""
+    """Feedback as a dataset. Each may be asked again after a crash and comes to the same."""
 
-    async def collect(self, turn: str, spec: WheelSpec, models: Sequence[str], *, until: int) -> Collected: ...
+    async def collect(self, order: CollectOrder) -> Collected: ...
 
-    async def curate(self, turn: str, spec: WheelSpec, collected: Collected) -> Curated: ...
+    async def curate(self, project_id: str, spec: WheelSpec, collected: Collected) -> Curated: ...
 
-    async def split(self, turn: str, spec: WheelSpec, dataset_id: str, version: int) -> Split: ...
+    async def split(self, project_id: str, spec: WheelSpec, dataset_id: str, version: int) -> Split: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +135,6 @@ class TestOrder:
     dataset: str
     version: int | None
     split: str | None
-    train_dataset: tuple[str, int]
-    """The dataset and version trained on, none of whose rows may be tested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +177,13 @@ class Evaluator(Protocol):
 
     async def state(self, project_id: str, run_id: str) -> RunState: ...
 
-    async def compare(self, project_id: str, base_run: str, candidate_run: str) -> Sequence[Comparison]: ...
+    async def cancel(self, project_id: str, run_id: str) -> None: ...
+
+
+class Comparer(Protocol):
+    async def compare(self, project_id: str, base_run: str, candidate_run: str) -> Sequence[Comparison]:
+        """One a grader, in the order of the specification."""
+        ...
 
 
 class Traffic(Protocol):
@@ -205,5 +226,6 @@ class Parts:
     rows: Rows
     trainer: Trainer
     evaluator: Evaluator
+    comparer: Comparer
     traffic: Traffic
     live: Live

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,6 +26,7 @@ __all__ = [
     "Train",
     "Trigger",
     "WheelSpec",
+    "check_spec",
     "parse_duration_s",
     "parse_toml",
 ]
@@ -60,7 +61,7 @@ class Good(_Part):
         default=0.5,
         ge=0.0,
         le=1.0,
-        description="Where one question has several answers, the share that the commonest must exceed; else all are left out.",
+        description="Of the labels that one answer was given, the share that must agree; else they do not count.",
     )
 
 
@@ -243,6 +244,3 @@ def check_spec(given: Any) -> WheelSpec:
         message = first["msg"].removeprefix("Value error, ")
         what = "is not a field of a wheel" if first["type"] == "extra_forbidden" else f": {message}"
         raise InvalidRequest(f"{where}{'' if what.startswith(':') else ' '}{what}.", param=where) from None
-
-
-SpecText = Annotated[str, Field(max_length=65536)]

@@ -19,7 +19,7 @@ from noria.store import WheelTurn
 
 from ._canary import CanaryKeeper
 from ._gate import decide
-from ._parts import Collected, Parts, RunState, Split, TestOrder, TrainingState, TrainOrder
+from ._parts import Collected, CollectOrder, Parts, RunState, Split, TestOrder, TrainingState, TrainOrder
 from ._records import Next, WheelRecords
 from ._spec import WheelSpec
 
@@ -37,6 +37,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 Progress = Callable[[str, float, float | None], Awaitable[None]]
 _POLL_S = 1.0
 _ATTEMPTS = 6
+_NOTE_SPENT_S = 10.0
 _log = logging.getLogger("noria.wheel")
 
 
@@ -85,6 +86,14 @@ class TurnRunner:
                 return await at.failed(error)
         raise AssertionError("unreachable: the last attempt returns")
 
+    async def stop_work(self, turn: WheelTurn) -> None:
+        """Ends the training or the evaluation that a turn waits for."""
+        if turn.step == "train" and (job_id := (turn.data.get("train") or {}).get("job_id")):
+            await self.parts.trainer.cancel(turn.project_id, job_id)
+        if turn.step == "evaluate":
+            for run in (turn.data.get("evaluate") or {}).values():
+                await self.parts.evaluator.cancel(turn.project_id, run["run_id"])
+
     async def wait(self, turn_id: str, seconds: float) -> None:
         """Sleeps, or less when somebody asks something of the turn."""
         event = self._nudges[turn_id]
@@ -103,6 +112,7 @@ class _At:
     turn: WheelTurn
     spec: WheelSpec
     progress: Progress
+    spent_s: float = 0.0
 
     @property
     def parts(self) -> Parts:
@@ -125,25 +135,20 @@ class _At:
 
     async def pause(self) -> str | None:
         """Between two looks at work under way. Who has asked to cancel meanwhile; raises when the budget is spent."""
+        slept_at = self.runner.clock()
         await self.runner.wait(self.turn.id, self.runner.poll_s)
         await self.reload()
-        spent = self.data.get("spent_s", 0.0) + self.runner.poll_s
-        if spent > self.spec.budget.minutes * 60:
-            await self.stop_work()
+        before = max(self.spent_s, self.data.get("spent_s", 0.0))
+        self.spent_s = before + self.runner.clock() - slept_at
+        if self.spent_s > self.spec.budget.minutes * 60:
+            await self.runner.stop_work(self.turn)
             raise NoriaError(f"The turn's budget of {self.spec.budget.minutes:g} minutes is spent.")
-        if int(spent / 10) != int((spent - self.runner.poll_s) / 10):
-            await self.note(spent_s=spent)
-        else:
-            self.turn.data = {**self.data, "spent_s": spent}
+        if int(self.spent_s / _NOTE_SPENT_S) != int(before / _NOTE_SPENT_S):
+            await self.note(spent_s=self.spent_s)
         return self.asked("cancel")
 
-    async def stop_work(self) -> None:
-        job = (self.data.get("train") or {}).get("job_id")
-        if self.turn.step == "train" and job:
-            await self.parts.trainer.cancel(self.turn.project_id, job)
-
     async def cancelled(self, by: str) -> Next:
-        await self.stop_work()
+        await self.runner.stop_work(self.turn)
         return Next("end", outcome="cancelled", reason=f"Cancelled by {by}.")
 
     async def failed(self, error: Exception) -> Next:
@@ -163,16 +168,30 @@ class _At:
 
 
 async def _collect(at: _At) -> Next:
-    found = await at.parts.rows.collect(at.turn.id, at.spec, at.data["models"], until=at.data["until"])
+    data = at.data
+    order = CollectOrder(
+        project_id=at.turn.project_id,
+        dataset_id=data["dataset_id"],
+        spec=at.spec,
+        models=data["models"],
+        since=data.get("since"),
+        until=data["until"],
+        trained=data.get("trained_version", 0),
+    )
+    found = await at.parts.rows.collect(order)
     made = {"collect": asdict(found), "dataset_id": found.dataset_id}
     if found.new_rows < at.spec.data.min_new_rows:
-        reason = f"{found.new_rows} new rows since the last turn, fewer than min_new_rows = {at.spec.data.min_new_rows}."
+        said = f"{found.feedback} records of feedback" if found.feedback else "No feedback"
+        reason = (
+            f"{said} gave {found.new_rows} new rows since the last training, "
+            f"fewer than min_new_rows = {at.spec.data.min_new_rows}."
+        )
         return Next("end", made, "skipped", reason)
     return Next("curate", made)
 
 
 async def _curate(at: _At) -> Next:
-    found = await at.parts.rows.curate(at.turn.id, at.spec, Collected(**at.data["collect"]))
+    found = await at.parts.rows.curate(at.turn.project_id, at.spec, Collected(**at.data["collect"]))
     made = {"curate": asdict(found)}
     if found.stopped_by:
         kinds = " and ".join(found.stopped_by)
@@ -181,7 +200,7 @@ async def _curate(at: _At) -> Next:
 
 
 async def _split(at: _At) -> Next:
-    found = await at.parts.rows.split(at.turn.id, at.spec, at.data["dataset_id"], at.data["curate"]["version"])
+    found = await at.parts.rows.split(at.turn.project_id, at.spec, at.data["dataset_id"], at.data["curate"]["version"])
     made, data, gate = {"split": asdict(found)}, at.spec.data, at.spec.gate
     if found.train_rows < data.min_rows:
         removed = sum(at.data["curate"]["removed"].values())
@@ -238,7 +257,7 @@ async def _evaluate(at: _At) -> Next:
 
 
 def _test_order(at: _At, role: str, model: str) -> TestOrder:
-    gate, trained = at.spec.gate, (at.data["dataset_id"], at.data["split"]["version"])
+    gate = at.spec.gate
     own = gate.dataset is None
     return TestOrder(
         turn=at.turn.id,
@@ -246,10 +265,9 @@ def _test_order(at: _At, role: str, model: str) -> TestOrder:
         project_id=at.turn.project_id,
         spec=at.spec,
         model=model,
-        dataset=trained[0] if gate.dataset is None else gate.dataset,
-        version=trained[1] if own else None,
+        dataset=at.data["dataset_id"] if gate.dataset is None else gate.dataset,
+        version=at.data["split"]["version"] if own else None,
         split="test" if own else gate.split,
-        train_dataset=trained,
     )
 
 
@@ -263,7 +281,7 @@ async def _until_evaluated(at: _At, run_id: str) -> RunState | str:
 
 async def _gate(at: _At) -> Next:
     runs = at.data["evaluate"]
-    compared = await at.parts.evaluator.compare(at.turn.project_id, runs["base"]["run_id"], runs["candidate"]["run_id"])
+    compared = await at.parts.comparer.compare(at.turn.project_id, runs["base"]["run_id"], runs["candidate"]["run_id"])
     verdict = decide(at.spec.gate, compared, forgetting=at.data["train"].get("forgetting"))
     made = {"gate": {"passed": verdict.passed, "why": verdict.why, "comparisons": [each.to_json() for each in compared]}}
     if not verdict.passed:

@@ -96,10 +96,15 @@ class Wheels:
             raise Conflict(f"The route {wheel.route!r} of the wheel {wheel.name!r} is gone.", hint="Add it again as a route.")
         if len(shares) > 1 and wheel.open_turn_id is None:
             raise Conflict(f"The route {wheel.route!r} leads to {len(shares)} models.", hint="Leave the one to improve on.")
+        turns = await self.records.all_turns(wheel.id)
+        collected = next((turn for turn in turns if "collect" in turn.data), None)
+        trained = next((turn for turn in turns if (turn.data.get("train") or {}).get("model")), None)
         data = {
             "base": max(shares, key=lambda model: shares[model]),
             "models": await self._models(wheel, spec, list(shares)),
+            "since": collected.data["until"] if collected else None,
             "until": int(time.time()) + 1,
+            "trained_version": trained.data["split"]["version"] if trained else 0,
             "dataset_id": wheel.dataset_id,
             "begun_by": by,
         }
@@ -155,8 +160,8 @@ class Wheels:
         in_traffic = turn.step in {"canary", "watch"}
         if in_traffic:
             await self._restore(turn, spec)
-        elif (job_id := (turn.data.get("train") or {}).get("job_id")) and turn.step == "train":
-            await self.parts.trainer.cancel(turn.project_id, job_id)
+        else:
+            await self.runner.stop_work(turn)
         outcome = "rolled_back" if in_traffic else "cancelled"
         await self.records.advance(turn_id, turn.step, Next("end", outcome=outcome, reason="Its job was cancelled."))
 

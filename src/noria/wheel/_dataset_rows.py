@@ -1,0 +1,246 @@
+"""Feedback as rows of a wheel's dataset: collected, curated by the policy, written out for training.
+
+Whatever it is asked again after a crash comes to the same: rows are known by their content, versions by their number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import IO, Any
+
+import orjson
+from sqlalchemy import func, or_, select
+
+from noria.errors import Conflict, NotFound
+from noria.evals import FeedbackFilter
+from noria.evals.datasets import (
+    CurationPolicy,
+    Datasets,
+    FeedbackPolicy,
+    FileWriter,
+    Fill,
+    Format,
+    input_key,
+)
+from noria.store import Blobs, Database, Dataset, DatasetFinding, DatasetRow, File, new_id
+
+from ._parts import Collected, CollectOrder, Curated, Split
+from ._spec import Data, WheelSpec
+
+__all__ = ["DatasetRows"]
+
+_PIECE = 1024 * 1024
+_KINDS: dict[str, str] = {
+    "exact_duplicate": "exact_duplicates",
+    "near_duplicate": "near_duplicates",
+    "contradiction": "contradictions",
+    "leakage": "leakage",
+    "personal_data": "personal_data",
+    "oversize": "oversize",
+}
+"""Curation's kinds, and the field of the specification that says what to do with each."""
+
+
+class DatasetRows:
+    def __init__(self, database: Database, blobs: Blobs, datasets: Datasets) -> None:
+        self._database, self._blobs, self._datasets = database, blobs, datasets
+
+    async def prepare(self, project_id: str, spec: WheelSpec) -> str:
+        """The wheel's dataset, of its own name: made, or the one of an earlier wheel of that name. Raises Conflict."""
+        shares = (spec.data.validation_share, spec.data.test_share)
+        description = f"Feedback on {spec.route}, collected by the wheel {spec.name}."
+        try:
+            dataset = await self._datasets.create(spec.name, project_id=project_id, description=description, shares=shares)
+        except Conflict:
+            dataset = await self._datasets.get(spec.name, project_id)
+            if (dataset.validation_share, dataset.test_share) != shares:
+                raise Conflict(
+                    f"The dataset {spec.name!r} is there with other shares ({dataset.validation_share:g} for validation, "
+                    f"{dataset.test_share:g} for test).",
+                    param="data.test_share",
+                    hint="Give the wheel the same shares, or another name.",
+                ) from None
+        return dataset.id
+
+    # --- collect ------------------------------------------------------------------------------------------------------
+
+    async def collect(self, order: CollectOrder) -> Collected:
+        good, since = order.spec.good, order.since
+        if (days := order.spec.traffic.since_days) is not None:
+            since = max(since or 0.0, order.until - days * 86400)
+        policy = FeedbackPolicy(
+            thumbs_up=good.thumbs_up,
+            corrections=good.corrections,
+            label_as_expected=good.labels,
+            pairs=order.spec.train.method == "dpo",
+            min_agreement=good.min_agreement,
+        )
+        report = await self._datasets.collect_feedback(
+            order.dataset_id,
+            FeedbackFilter(models=tuple(order.models)),
+            policy,
+            since=since,
+            until=order.until,
+            fill=Fill(note=f"wheel {order.spec.name}", project_id=order.project_id),
+        )
+        dataset = await self._datasets.get(order.dataset_id, order.project_id)
+        new = await self._count_newer(dataset, order.trained)
+        return Collected(dataset.id, dataset.head, report.considered, new, dict(report.skipped))
+
+    async def _count_newer(self, dataset: Dataset, trained: int) -> int:
+        """Rows of the head that the version trained on last had not."""
+        query = select(func.count()).where(
+            DatasetRow.dataset_id == dataset.id,
+            DatasetRow.added_in > trained,
+            DatasetRow.added_in <= dataset.head,
+            or_(DatasetRow.removed_in.is_(None), DatasetRow.removed_in > dataset.head),
+            DatasetRow.erased_at.is_(None),
+        )
+        async with self._database.read() as session:
+            return int(await session.scalar(query) or 0)
+
+    # --- curate -------------------------------------------------------------------------------------------------------
+
+    async def curate(self, project_id: str, spec: WheelSpec, collected: Collected) -> Curated:
+        foreign = await self._foreign(project_id, spec, collected)
+        number, removed = collected.version, Counter[str]()
+        for why, ids in foreign.items():
+            if ids:
+                origin = {"kind": "curation", "looked_at": collected.version, "findings": {why: len(ids)}}
+                made = await self._datasets.add(collected.dataset_id, [], origin=origin, remove=ids, project_id=project_id)
+                number = made.version.number if made.version else number
+                removed[why] += len(ids)
+        handling: dict[str, str] = {kind: getattr(spec.data, name) for kind, name in _KINDS.items()}
+        looked_for = frozenset(kind for kind, how in handling.items() if how != "keep")
+        policy = CurationPolicy(
+            kinds=looked_for,  # type: ignore[arg-type]
+            accept=frozenset(kind for kind, how in handling.items() if how == "remove"),  # type: ignore[arg-type]
+        )
+        found = await self._datasets.curate(collected.dataset_id, number, policy, fill=Fill(project_id=project_id))
+        accepted, kept = await self._found(collected.dataset_id, number)
+        stopped = tuple(kind for kind, how in handling.items() if how == "stop" and kept.get(kind))
+        return Curated(found.version.number, dict(removed + accepted), dict(kept), stopped)
+
+    async def _found(self, dataset_id: str, number: int) -> tuple[Counter[str], Counter[str]]:
+        """Rows that accepted findings of a version removed, and findings that are open, by kind."""
+        query = select(DatasetFinding.kind, DatasetFinding.decision, DatasetFinding.remove_ids)
+        query = query.where(DatasetFinding.dataset_id == dataset_id, DatasetFinding.version == number)
+        accepted: dict[str, set[str]] = {}
+        kept = Counter[str]()
+        async with self._database.read() as session:
+            for kind, decision, ids in await session.execute(query):
+                if decision == "accepted":
+                    accepted.setdefault(kind, set()).update(ids)
+                elif decision == "open":
+                    kept[kind] += 1
+        return Counter({kind: len(ids) for kind, ids in accepted.items()}), kept
+
+    async def _foreign(self, project_id: str, spec: WheelSpec, collected: Collected) -> dict[str, list[str]]:
+        """Rows that are not of the traffic asked for, and rows to train on whose question is in the gate's own dataset."""
+        wanted, tested = spec.traffic.metadata, await self._tested(project_id, spec)
+        other: list[str] = []
+        leaked: list[str] = []
+        if not wanted and not tested:
+            return {}
+        async for row in self._datasets.rows(collected.dataset_id, collected.version, project_id=project_id):
+            metadata = row.content.get("metadata") or {}
+            if any(str(metadata.get(key)) != value for key, value in wanted.items()):
+                other.append(row.row_id)
+            elif tested and row.split != "test" and input_key(row.content["messages"]) in tested:
+                leaked.append(row.row_id)
+        return {"other_traffic": other, "gate_leakage": leaked}
+
+    async def _tested(self, project_id: str, spec: WheelSpec) -> set[str]:
+        if spec.gate.dataset is None:
+            return set()
+        split: Any = spec.gate.split
+        rows = self._datasets.rows(spec.gate.dataset, None, split, project_id=project_id)
+        return {input_key(row.content["messages"]) async for row in rows}
+
+    # --- split --------------------------------------------------------------------------------------------------------
+
+    async def split(self, project_id: str, spec: WheelSpec, dataset_id: str, version: int) -> Split:
+        format: Format = "dpo" if spec.train.method == "dpo" else "openai"
+        counts, answers, usable = Counter[str](), set[bytes](), list[str]()
+        if version > 0:
+            async for row in self._datasets.rows(dataset_id, version, project_id=project_id):
+                if not _is_usable(row.content, spec):
+                    continue
+                counts[row.split] += 1
+                if row.split == "train":
+                    usable.append(row.row_id)
+                    if len(answers) < 2:
+                        answers.add(orjson.dumps(row.content.get("expected"), option=orjson.OPT_SORT_KEYS))
+        files: dict[str, str | None] = {"train": None, "validation": None}
+        if counts["train"] >= spec.data.min_rows:
+            newest = _newest(spec.data, usable)
+            files["train"] = (await self._file(project_id, dataset_id, version, format, newest)).id
+            if counts["validation"]:
+                exported = await self._datasets.export_file(dataset_id, version, "validation", format, project_id=project_id)
+                files["validation"] = exported.id
+        train_rows = min(counts["train"], spec.data.max_rows or counts["train"])
+        # Preferences differ by their pair, not by having several answers.
+        num_answers = 2 if spec.train.method == "dpo" and train_rows else len(answers)
+        return Split(version, train_rows, counts["validation"], counts["test"], num_answers, files["train"], files["validation"])
+
+    async def _file(self, project_id: str, dataset_id: str, version: int, format: Format, only: set[str] | None) -> File:
+        """The training split as a file; with `only`, these rows of it."""
+        if only is None:
+            return await self._datasets.export_file(dataset_id, version, "train", format, project_id=project_id)
+        dataset = await self._datasets.get(dataset_id, project_id)
+        origin = {"kind": "dataset", "dataset_id": dataset_id, "version": version, "split": "train", "format": format}
+        origin["newest"] = len(only)
+        writer = FileWriter(format)
+        with tempfile.TemporaryFile() as spool:
+            await asyncio.to_thread(spool.write, writer.head())
+            async for batch in self._datasets.versions.batches(dataset_id, version, "train"):
+                contents = [row.content for row in batch if row.row_id in only]
+                await asyncio.to_thread(spool.write, await asyncio.to_thread(writer.batch, contents))
+            spool.seek(0)
+            return await self._keep(dataset, origin, spool)
+
+    async def _keep(self, dataset: Dataset, origin: dict[str, Any], spool: IO[bytes]) -> File:
+        async def pieces() -> AsyncIterator[bytes]:
+            while piece := await asyncio.to_thread(spool.read, _PIECE):
+                yield piece
+
+        async with self._blobs.references:
+            blob = await self._blobs.put(pieces())
+            async with self._database.read() as session:
+                query = select(File).where(File.project_id == dataset.project_id, File.sha256 == blob.sha256)
+                if same := [row for row in await session.scalars(query) if row.origin == origin]:
+                    return same[0]
+            row = File(
+                id=new_id("file-"),
+                project_id=dataset.project_id,
+                filename=f"{dataset.name}@{origin['version']}-train-newest-{origin['newest']}.jsonl",
+                purpose="fine-tune",
+                bytes=blob.size,
+                sha256=blob.sha256,
+                origin=origin,
+            )
+            async with self._database.write() as session:
+                session.add(row)
+        return row
+
+    async def check_dataset(self, project_id: str, name: str) -> None:
+        """Raises NotFound where the gate's dataset is not there or empty."""
+        dataset = await self._datasets.get(name, project_id)
+        if dataset.head == 0:
+            raise NotFound(f"The dataset {name!r} is empty.", param="gate.dataset", hint="Add rows first.")
+
+
+def _is_usable(content: dict[str, Any], spec: WheelSpec) -> bool:
+    if spec.train.method == "dpo":
+        return content.get("chosen") is not None and content.get("rejected") is not None
+    return content.get("expected") is not None
+
+
+def _newest(data: Data, usable: list[str]) -> set[str] | None:
+    """The rows to train on where there are more than `max_rows`; rows come in the order in which they were added."""
+    if data.max_rows is None or len(usable) <= data.max_rows:
+        return None
+    return set(usable[-data.max_rows :])
