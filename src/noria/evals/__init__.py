@@ -2,7 +2,11 @@
 
 from ._calibration import Templates
 from ._compare import Comparison
+from ._data_jobs import Collect, DataJobs, ImportOptions, show_curation
 from ._evals import Evals, NewRun
+from ._feedback import FeedbackFilter, FeedbackStats, FeedbackStore, Opinion
+from ._feedback_import import ImportReport, import_feedback
+from ._forgetting import Forgetting
 from ._runs import Means
 from ._target import Answer, Ask, ask_hub
 from ._templates import Variables
@@ -11,15 +15,26 @@ from .graders import Grade, GradeFailed, Row, parse_grader
 __all__ = [
     "Answer",
     "Ask",
+    "Collect",
     "Comparison",
+    "DataJobs",
     "Evals",
+    "FeedbackFilter",
+    "FeedbackStats",
+    "FeedbackStore",
+    "Forgetting",
     "Grade",
     "GradeFailed",
+    "ImportOptions",
+    "ImportReport",
     "Means",
     "NewRun",
+    "Opinion",
     "Row",
     "Templates",
     "Variables",
     "ask_hub",
+    "import_feedback",
     "parse_grader",
+    "show_curation",
 ]

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from opentelemetry import trace
+
 from noria.errors import NoriaError
 from noria.models import Usage
 from noria.store import new_id
@@ -25,7 +27,8 @@ class Draft:
     """Methods that change the response yield its events, numbered in order."""
 
     def __init__(self, request: ResponseRequest, model: str) -> None:
-        self.id = new_id("resp_")
+        span = trace.get_current_span().get_span_context()
+        self.id = new_id("resp_", tail=span.span_id if span.is_valid else None)  # by which feedback finds the trace
         self._sequence = 0
         self.output: list[dict[str, Any]] = []
         self.usage = Usage()

@@ -29,6 +29,7 @@ from noria.models import (
     WholeEvents,
     call_model,
     is_stream_error,
+    sticky_key,
     stream_error,
 )
 from noria.prompts import PromptReference, RenderedPrompt
@@ -79,7 +80,8 @@ async def create_chat_completion(body: ChatBody, request: Request, caller: Infer
             noria.database, caller.project_id, body.model_dump(exclude_unset=True, by_alias=True), body.metadata or {}
         )
     recorded = body.model_dump(exclude_unset=True, include=_OWN_IN_CHAT)
-    ask = _Ask("chat", body.model, forward, recorded, body.safety_identifier or body.user, stored, headers)
+    sticky = sticky_key(body.safety_identifier, body.user, body.metadata)
+    ask = _Ask("chat", body.model, forward, recorded, body.safety_identifier or body.user, sticky, stored, headers)
     return await _answer(ask, request, caller, noria)
 
 
@@ -94,13 +96,13 @@ def _prompted(body: ChatBody, reference: PromptReference, rendered: RenderedProm
 @router.post("/v1/completions", summary="Create a completion")
 async def create_completion(body: CompletionBody, request: Request, caller: Inference, noria: NoriaDep) -> Response:
     forward = body.model_dump(exclude_unset=True, by_alias=True, exclude=_OWN)
-    return await _answer(_Ask("completion", body.model, forward, {}, body.user), request, caller, noria)
+    return await _answer(_Ask("completion", body.model, forward, {}, body.user, body.user), request, caller, noria)
 
 
 @router.post("/v1/embeddings", summary="Create embeddings")
 async def create_embedding(body: EmbeddingBody, request: Request, caller: Inference, noria: NoriaDep) -> Response:
     forward = body.model_dump(exclude_unset=True, by_alias=True, exclude=_OWN)
-    return await _answer(_Ask("embedding", body.model, forward, {}, body.user), request, caller, noria)
+    return await _answer(_Ask("embedding", body.model, forward, {}, body.user, body.user), request, caller, noria)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class _Ask:
     body: dict[str, Any]
     recorded: dict[str, Any]
     user: str | None = None
+    sticky: str | None = None
     stored: StoredCall | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -122,7 +125,7 @@ async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) 
             span.set_attribute(semconv.USER_ID, ask.user)
     resolved = await noria.hub.resolve(ask.model, caller.project_id)
     call = Call(
-        ask.operation, ask.body, timeout_s=noria.settings.request_timeout_s, sticky=ask.user, project_id=caller.project_id
+        ask.operation, ask.body, timeout_s=noria.settings.request_timeout_s, sticky=ask.sticky, project_id=caller.project_id
     )
     slot = noria.admission.enter()
     try:
@@ -149,6 +152,12 @@ async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) 
     return Response(raw, headers=headers, media_type="application/json")
 
 
+def _answer_id(operation: Operation) -> str:
+    """An id that ends in the request's span, by which feedback finds the trace of an answer that was not stored."""
+    context = trace.get_current_span().get_span_context()
+    return new_id(_PREFIX[operation], tail=context.span_id if context.is_valid else None)
+
+
 def _own_names(raw: bytes, ask: _Ask, card: ModelCard) -> bytes:
     """The answer under our id and the card's name; nothing else of it is touched."""
     try:
@@ -161,7 +170,7 @@ def _own_names(raw: bytes, ask: _Ask, card: ModelCard) -> bytes:
         raise stream_error(body["error"])
     body["model"] = card.id
     if ask.operation != "embedding":
-        body["id"] = new_id(_PREFIX[ask.operation])
+        body["id"] = _answer_id(ask.operation)
         body.setdefault("created", int(time.time()))
     if ask.stored is not None:
         body["metadata"] = ask.stored.metadata
@@ -185,7 +194,7 @@ class _Relay:
     def __init__(self, ask: _Ask, reply: Reply, observed: Observed, *, wants_usage: bool) -> None:
         self._ask, self._reply, self._observed, self._wants_usage = ask, reply, observed, wants_usage
         self._own = {
-            b"id": b'"id":' + orjson.dumps(new_id(_PREFIX[ask.operation])),
+            b"id": b'"id":' + orjson.dumps(_answer_id(ask.operation)),
             b"model": b'"model":' + orjson.dumps(reply.card.id),
         }
         self._kept: list[bytes] = []

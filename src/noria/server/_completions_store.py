@@ -155,6 +155,5 @@ async def update_completion(completion_id: str, body: UpdateBody, caller: Data, 
 @router.delete("/v1/chat/completions/{completion_id}", summary="Delete a stored chat completion")
 async def delete_completion(completion_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any]:
     await _find(noria, caller.project_id, completion_id)
-    async with noria.database.write() as session:
-        await session.delete(await session.get_one(Completion, completion_id))
+    await noria.forgetting.completion(caller.project_id, completion_id)
     return {"object": "chat.completion.deleted", "id": completion_id, "deleted": True}

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from fastapi import Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 from sqlalchemy import or_, select
+from starlette.datastructures import UploadFile as StarletteUpload
 from starlette.requests import Request
 
 from noria.errors import InvalidRequest, NotFound
@@ -17,8 +18,9 @@ from noria.store import File, new_id, page
 
 from ._deps import Data, ListCursor, NoriaDep, listing
 from ._routers import new_router
+from ._wiring import Noria
 
-__all__ = ["find_file", "router"]
+__all__ = ["clean_filename", "find_file", "keep_upload", "router", "show_file"]
 
 router = new_router("Files")
 
@@ -67,7 +69,13 @@ async def create_file(
         raise InvalidRequest(f"Unknown field: {unknown[0]}.", param=unknown[0], code="unknown_parameter")
     if (anchor is None) != (seconds is None):
         raise InvalidRequest("expires_after needs both anchor and seconds.", param="expires_after")
-    filename = clean_filename(file.filename)
+    return show_file(await keep_upload(noria, caller.project_id, file, clean_filename(file.filename), purpose, seconds))
+
+
+async def keep_upload(
+    noria: Noria, project_id: str, file: StarletteUpload, filename: str, purpose: str, lifetime_s: int | None = None
+) -> File:
+    """An upload as a file of the project."""
 
     async def pieces() -> AsyncIterator[bytes]:
         while piece := await file.read(_PIECE):
@@ -78,13 +86,13 @@ async def create_file(
     now = int(time.time())
     row = File(
         id=new_id("file-"),
-        project_id=caller.project_id,
+        project_id=project_id,
         filename=filename,
         purpose=purpose,
         bytes=blob.size,
         sha256=blob.sha256,
         created_at=now,
-        expires_at=now + seconds if seconds else None,
+        expires_at=now + lifetime_s if lifetime_s else None,
     )
     async with noria.blobs.references:
         if not await noria.blobs.exists(blob.sha256):  # the last other file of this content was deleted meanwhile
@@ -92,7 +100,7 @@ async def create_file(
             await noria.blobs.put(pieces(), max_bytes=most)
         async with noria.database.write() as session:
             session.add(row)
-    return show_file(row)
+    return row
 
 
 @router.get("/v1/files", summary="List files")

@@ -141,9 +141,9 @@ async def get_trace(trace_id: str, caller: Traces, noria: NoriaDep) -> dict[str,
     return {**_show_summary(tree.summary), "spans": [_show_node(node) for node in tree.roots]}
 
 
-@router.delete("/v1/noria/traces/{trace_id}", summary="Delete a trace")
+@router.delete("/v1/noria/traces/{trace_id}", summary="Delete a trace, its feedback, and what datasets hold of it")
 async def delete_trace(trace_id: str, caller: Traces, noria: NoriaDep) -> dict[str, Any]:
-    await noria.tracing.store.delete(trace_id, project=caller.project_id)
+    await noria.forgetting.trace(caller.project_id, trace_id)
     return {"object": "noria.trace.deleted", "id": trace_id, "deleted": True}
 
 
@@ -152,4 +152,4 @@ async def delete_traces(wanted: Wanted, noria: NoriaDep, confirm: bool = False) 
     if not confirm:
         count = await noria.tracing.store.count(wanted)
         raise InvalidRequest(f"This would delete {count} traces.", param="confirm", hint="Send confirm=true to do it.")
-    return {"object": "noria.traces.deleted", "deleted": await noria.tracing.store.delete_where(wanted)}
+    return {"object": "noria.traces.deleted", "deleted": await noria.forgetting.traces_where(wanted)}

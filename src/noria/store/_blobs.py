@@ -82,6 +82,13 @@ class Blobs:
         except FileNotFoundError:
             raise NotFound(f"No blob {sha256}.", hint="The file's content was removed from the blob store.") from None
 
+    def open(self, sha256: str) -> IO[bytes]:
+        """The blob as a seekable file; blocks. Raises NotFound."""
+        try:
+            return self._fs.open(self.path(sha256), "rb")
+        except FileNotFoundError:
+            raise NotFound(f"No blob {sha256}.", hint="The file's content was removed from the blob store.") from None
+
     def pieces(self, sha256: str) -> Iterator[bytes]:
         with self._fs.open(self.path(sha256), "rb") as source:
             while piece := source.read(_PIECE):

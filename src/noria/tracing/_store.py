@@ -6,7 +6,7 @@ Reads run in threads on connections that cannot write; deletions go through the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
@@ -22,10 +22,11 @@ from noria.tracing._records import DEFAULT_PROJECT
 from noria.tracing._schema import open_engine, spans, traces
 from noria.tracing._stats import GroupBy, StatsRow
 from noria.tracing._summary import ERROR
-from noria.tracing._tree import SpanNode, build_tree, load_spans
+from noria.tracing._tree import SpanNode, build_tree, load_spans, load_spans_of
 from noria.tracing._writer import SpanWriter
 
 _Result = TypeVar("_Result")
+_LONGEST_NS = 2 * 3600 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,27 @@ class TraceStore:
 
         return await self._read(read)
 
+    async def spans_of(self, trace_ids: Sequence[str], *, project: str = DEFAULT_PROJECT) -> dict[str, list[SpanNode]]:
+        """The spans of several traces in order of time, without nesting; traces that are not there are left out."""
+
+        def read(connection: Connection) -> dict[str, list[SpanNode]]:
+            here = (traces.c.project == project) & traces.c.trace_id.in_([trace_id.lower() for trace_id in trace_ids])
+            found = connection.execute(select(traces.c.id, traces.c.trace_id).where(here)).all()
+            return load_spans_of(connection, {row.id: row.trace_id for row in found})
+
+        return await self._read(read)
+
+    async def trace_with_span(self, span_id: str, near_ns: int, *, project: str = DEFAULT_PROJECT) -> str | None:
+        """The trace that holds a span of this id and began within two hours before `near_ns`; None if there is none."""
+
+        def read(connection: Connection) -> str | None:
+            began = traces.c.start_ns.between(near_ns - _LONGEST_NS, near_ns + 10**9)
+            query = select(traces.c.trace_id).join(spans, spans.c.trace == traces.c.id)
+            query = query.where(traces.c.project == project, began, spans.c.span_id == span_id)
+            return connection.execute(query.order_by(traces.c.start_ns.desc()).limit(1)).scalar_one_or_none()
+
+        return await self._read(read)
+
     async def count(self, wanted: TraceFilter) -> int:
         """How many traces match; of a text search at most as many as `list` looks at."""
 
@@ -148,6 +170,27 @@ class TraceStore:
         """Remove a trace with everything that only it holds. Raises NotFound."""
         row_id = await self._read(lambda connection: int(_find(connection, project, trace_id).id))
         await self._delete([row_id])
+
+    async def ids(self, wanted: TraceFilter, limit: int) -> list[str]:
+        """The ids of some traces that match, in no order; for taking them away piece by piece."""
+
+        def read(connection: Connection) -> list[str]:
+            matched = _query.matching(connection, wanted)
+            if matched.nothing:
+                return []
+            return list(connection.execute(select(traces.c.trace_id).where(matched.where()).limit(limit)).scalars())
+
+        return await self._read(read)
+
+    async def delete_all(self, trace_ids: Sequence[str], *, project: str = DEFAULT_PROJECT) -> int:
+        """Remove these traces, as far as they are there; how many there were."""
+
+        def read(connection: Connection) -> list[int]:
+            here = (traces.c.project == project) & traces.c.trace_id.in_([trace_id.lower() for trace_id in trace_ids])
+            return list(connection.execute(select(traces.c.id).where(here)).scalars())
+
+        ids = await self._read(read)
+        return await self._delete(ids) if ids else 0
 
     async def delete_where(self, wanted: TraceFilter) -> int:
         """Remove every trace that matches, in small batches; how many there were."""

@@ -5,6 +5,7 @@ Parents may be missing, late or (from a broken sender) in a circle: every span s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,6 +69,19 @@ def load_spans(connection: Connection, trace_id: str, where: ColumnElement[bool]
     trees = [load_tree(row.rest) for row in rows]
     data = read_bodies(connection, list({body for tree in trees for body in body_ids(tree)}))
     return [_node(trace_id, row, tree, data) for row, tree in zip(rows, trees, strict=True)]
+
+
+def load_spans_of(connection: Connection, named: Mapping[int, str]) -> dict[str, list[SpanNode]]:
+    """The spans of several traces, given as row ids with their names."""
+    rows = connection.execute(
+        select(spans).where(spans.c.trace.in_(list(named))).order_by(spans.c.trace, spans.c.start_ns, spans.c.id)
+    ).all()
+    trees = [load_tree(row.rest) for row in rows]
+    data = read_bodies(connection, list({body for tree in trees for body in body_ids(tree)}))
+    found: dict[str, list[SpanNode]] = {name: [] for name in named.values()}
+    for row, tree in zip(rows, trees, strict=True):
+        found[named[row.trace]].append(_node(named[row.trace], row, tree, data))
+    return found
 
 
 def _node(trace_id: str, row: Any, tree: dict[str, Any], data: dict[int, bytes]) -> SpanNode:

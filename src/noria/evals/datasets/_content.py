@@ -1,0 +1,217 @@
+"""What a row is: its content, checked; its identity, the hash of that; its input, by which it is put into a split.
+
+A row's content is `{"messages": […], "tools"?, "expected"?, "chosen"?, "rejected"?, "metadata"}`: what goes in, what should
+come out (or which of two answers is better), and what is known about it. Knows nothing about where rows come from or lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import orjson
+
+from noria.errors import InvalidRequest
+from noria.messages import text_of
+
+__all__ = [
+    "MAX_ROW_BYTES",
+    "NewRow",
+    "Source",
+    "Split",
+    "answer_key",
+    "canonical",
+    "check_content",
+    "clean_message",
+    "conversation_key",
+    "fold",
+    "input_key",
+    "last_user_text",
+    "row_id_of",
+    "split_of",
+]
+
+Split = Literal["train", "validation", "test"]
+MAX_ROW_BYTES = 16 * 1024 * 1024
+_FIELDS = frozenset({"messages", "tools", "expected", "chosen", "rejected", "metadata"})
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "weight", "reasoning_content"})
+_NOT_WORDS = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a row came from: any of these; deleting a trace, a feedback or a completion erases the rows made of it."""
+
+    trace_id: str | None = None
+    span_id: str | None = None
+    feedback_id: str | None = None
+    completion_id: str | None = None
+    file_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """A row to be added; `content` has been through `check_content`."""
+
+    content: dict[str, Any]
+    sources: tuple[Source, ...] = ()
+
+
+def check_content(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The content in its one canonical shape. Raises InvalidRequest, whose `param` is the path of what is wrong."""
+    if unknown := sorted(set(given) - _FIELDS):
+        raise InvalidRequest(f"A row has no field {unknown[0]!r}.", param=unknown[0], code="unknown_parameter")
+    messages: Any = given.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequest("A row needs `messages`, a list that is not empty.", param="messages")
+    content: dict[str, Any] = {"messages": [_message(each, f"messages[{index}]") for index, each in enumerate(messages)]}
+    if (tools := given.get("tools")) is not None:
+        content["tools"] = _tools(tools)
+    for name in ("expected", "chosen", "rejected"):
+        if given.get(name) is not None:
+            content[name] = _answer(given[name], name)
+    metadata: Any = given.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise InvalidRequest("metadata must be an object.", param="metadata")
+    content["metadata"] = metadata
+    _check_text(content)
+    return content
+
+
+def _check_text(content: dict[str, Any]) -> None:
+    try:
+        packed = orjson.dumps(content)
+    except (TypeError, ValueError) as error:  # a lone surrogate, a number beyond 64 bits, a nesting without end
+        raise InvalidRequest(f"The row cannot be kept as JSON: {error}.", code="invalid_value") from None
+    if len(packed) > MAX_ROW_BYTES:
+        raise InvalidRequest(f"The row has {len(packed):,} bytes, more than {MAX_ROW_BYTES:,}.", code="row_too_large")
+    if b"\\u0000" in packed and _has_nul(content):
+        raise InvalidRequest("The row holds a NUL character, which cannot be stored.", code="invalid_value")
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(key) or _has_nul(part) for key, part in cast("dict[str, Any]", value).items())
+    return isinstance(value, list) and any(map(_has_nul, cast("list[Any]", value)))
+
+
+def _answer(given: Any, path: str) -> dict[str, Any]:
+    message = _message({"role": "assistant", "content": given} if isinstance(given, str) else given, path)
+    if message["role"] != "assistant":
+        raise InvalidRequest(f"{path}.role = {message['role']!r}: an answer is the assistant's.", param=f"{path}.role")
+    return message
+
+
+def _tools(given: Any) -> list[Any]:
+    if not isinstance(given, list) or not all(isinstance(tool, dict) for tool in cast("list[Any]", given)):
+        raise InvalidRequest("tools must be a list of objects.", param="tools")
+    return cast("list[Any]", given)
+
+
+def _message(given: Any, path: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise InvalidRequest(f"{path} is not an object.", param=path)
+    message = {str(key): value for key, value in cast("dict[Any, Any]", given).items() if value is not None}
+    if unknown := sorted(set(message) - _MESSAGE_KEYS):
+        raise InvalidRequest(f"{path} has an unknown field {unknown[0]!r}.", param=f"{path}.{unknown[0]}")
+    role = message.get("role")
+    if role not in _ROLES:
+        raise InvalidRequest(f"{path}.role = {role!r} is none of {', '.join(sorted(_ROLES))}.", param=f"{path}.role")
+    said = message.get("content")
+    if said is None:
+        if role != "assistant" or not (message.get("tool_calls") or message.get("refusal")):
+            raise InvalidRequest(f"{path} has no content.", param=f"{path}.content")
+        message["content"] = None
+    elif not isinstance(said, str) and not _are_parts(said):
+        raise InvalidRequest(f"{path}.content is neither a text nor a list of parts.", param=f"{path}.content")
+    if "tool_calls" in message and not _are_calls(message["tool_calls"]):
+        raise InvalidRequest(f"{path}.tool_calls is not a list of function calls.", param=f"{path}.tool_calls")
+    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+        raise InvalidRequest(f"{path} needs the tool_call_id that it answers.", param=f"{path}.tool_call_id")
+    return {"role": role, "content": message["content"], **message}
+
+
+def _are_parts(given: Any) -> bool:
+    return isinstance(given, list) and all(isinstance(part, dict) and "type" in part for part in cast("list[Any]", given))
+
+
+def _are_calls(given: Any) -> bool:
+    if not isinstance(given, list):
+        return False
+    for call in cast("list[Any]", given):
+        function = cast("dict[str, Any]", call).get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            return False
+        named = cast("dict[str, Any]", function)
+        if not isinstance(named.get("name"), str) or not isinstance(named.get("arguments"), str):
+            return False
+    return True
+
+
+def clean_message(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A message of a trace or an answer of an API, without what a row does not hold (annotations, audio, finish reasons)."""
+    kept = {key: value for key, value in given.items() if key in _MESSAGE_KEYS and value is not None and value != []}
+    if kept.get("role") == "assistant":
+        kept.setdefault("content", None)
+    return kept
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """What identity is made of: the content without its metadata, keys sorted."""
+    return orjson.dumps({key: value for key, value in content.items() if key != "metadata"}, option=orjson.OPT_SORT_KEYS)
+
+
+def row_id_of(content: Mapping[str, Any]) -> str:
+    return f"row_{hashlib.sha256(canonical(content)).hexdigest()[:32]}"
+
+
+def fold(text: str) -> str:
+    """A text without what makes no difference to its reader: case, width, punctuation, white space."""
+    folded = _NOT_WORDS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return folded or text.strip()
+
+
+def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What was asked: the newest user message's text, else all texts."""
+    for message in reversed(messages):
+        if message["role"] == "user":
+            return text_of(message.get("content"))
+    return "\n".join(text_of(message.get("content")) for message in messages)
+
+
+def input_key(content: Mapping[str, Any]) -> str:
+    """Equal for rows that ask the same, whatever they answer: rows of one key never lie in two splits."""
+    return fold(last_user_text(content["messages"]))
+
+
+def conversation_key(content: Mapping[str, Any]) -> str:
+    """Equal for rows whose whole input is the same but for case, punctuation and white space."""
+    said = [f"{message['role']}\0{fold(text_of(message.get('content')))}" for message in content["messages"]]
+    tools = orjson.dumps(content.get("tools") or [], option=orjson.OPT_SORT_KEYS)
+    calls = orjson.dumps([message.get("tool_calls") for message in content["messages"]], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256("\1".join(said).encode() + tools + calls).hexdigest()
+
+
+def answer_key(message: Mapping[str, Any] | None) -> str | None:
+    """Equal for answers that say the same; None for none."""
+    if message is None:
+        return None
+    calls = message.get("tool_calls")
+    said = fold(text_of(message.get("content")))
+    return said if not calls else f"{said}\0{orjson.dumps(calls, option=orjson.OPT_SORT_KEYS).decode()}"
+
+
+def split_of(content: Mapping[str, Any], validation_share: float, test_share: float) -> Split:
+    """The split of a row, decided by its input alone: it is the same in every version and for every answer."""
+    digest = hashlib.sha256(b"noria split\0" + input_key(content).encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if place < test_share:
+        return "test"
+    return "validation" if place < test_share + validation_share else "train"

@@ -1,0 +1,87 @@
+"""Versions written out: streamed to a caller, or kept as a file of `/v1/files` that a training job takes.
+
+The bytes are the same each time for the same rows, so that a file is made once for a version, a split and a format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import IO, Any
+
+from sqlalchemy import select
+
+from noria.errors import InvalidRequest
+from noria.store import Blobs, Database, Dataset, DatasetVersion, File, new_id
+
+from ._content import Split
+from ._records import Format
+from ._versions import Versions
+from ._writing import SUFFIX, FileWriter
+
+__all__ = ["Exporter"]
+
+_PIECE = 1024 * 1024
+
+
+class Exporter:
+    def __init__(self, database: Database, blobs: Blobs, versions: Versions) -> None:
+        self._database, self._blobs, self._versions = database, blobs, versions
+
+    async def stream(
+        self, dataset: Dataset, version: DatasetVersion, split: Split | None, writer: FileWriter
+    ) -> AsyncGenerator[bytes, None]:
+        """The file's bytes as they are made; `writer` counts what was written and what its format cannot hold."""
+        if writer.format == "parquet":  # written whole: its index stands at the end
+            contents: list[list[dict[str, Any]]] = []
+            async for batch in self._versions.batches(dataset.id, version.number, split):
+                contents.append([row.content for row in batch])
+            yield await asyncio.to_thread(lambda: b"".join(writer.pieces(contents)))
+            return
+        yield writer.head()
+        async for batch in self._versions.batches(dataset.id, version.number, split):
+            yield await asyncio.to_thread(writer.batch, [row.content for row in batch])
+
+    async def file(self, dataset: Dataset, version: DatasetVersion, split: Split | None, format: Format) -> File:
+        """The version as an uploaded file would be, with where it came from. Raises InvalidRequest where no row fits."""
+        origin = {"kind": "dataset", "dataset_id": dataset.id, "version": version.number, "split": split, "format": format}
+        writer = FileWriter(format)
+        with tempfile.TemporaryFile() as spool:
+            async for piece in self.stream(dataset, version, split, writer):
+                await asyncio.to_thread(spool.write, piece)
+            if writer.written == 0:
+                where = f"the {split} split of version" if split else "version"
+                raise InvalidRequest(
+                    f"No row of {where} {version.number} of {dataset.name} can be written as {format}.",
+                    param="format",
+                    hint=f"{writer.left_out} rows have no words in it." if writer.left_out else "There are no rows.",
+                )
+            spool.seek(0)
+            return await self._keep(dataset, origin, spool)
+
+    async def _keep(self, dataset: Dataset, origin: dict[str, Any], spool: IO[bytes]) -> File:
+        async def pieces() -> AsyncIterator[bytes]:
+            while piece := await asyncio.to_thread(spool.read, _PIECE):
+                yield piece
+
+        async with self._blobs.references:
+            blob = await self._blobs.put(pieces())
+            async with self._database.read() as session:
+                query = select(File).where(File.project_id == dataset.project_id, File.sha256 == blob.sha256)
+                same = [row for row in await session.scalars(query) if row.origin == origin]
+            if same:
+                return same[0]
+            split = f"-{origin['split']}" if origin["split"] else ""
+            row = File(
+                id=new_id("file-"),
+                project_id=dataset.project_id,
+                filename=f"{dataset.name}@{origin['version']}{split}.{SUFFIX[origin['format']]}",
+                purpose="fine-tune",
+                bytes=blob.size,
+                sha256=blob.sha256,
+                origin=origin,
+            )
+            async with self._database.write() as session:
+                session.add(row)
+        return row
