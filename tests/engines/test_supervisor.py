@@ -335,3 +335,15 @@ def test_a_spec_says_where_to_listen() -> None:
         EngineSpec("x", ("serve",))
     with pytest.raises(ConfigurationError, match="either"):
         EngineSpec("x")
+
+
+async def test_an_engine_that_says_that_it_failed_is_not_waited_for(supervisor: Supervisor) -> None:
+    begun = time.monotonic()
+    with pytest.raises(Unavailable, match="out of vocabulary") as error:
+        async with supervisor.lease(spec("broken", "--cannot", "a token is out of vocabulary")):
+            pass
+    assert error.value.code == "engine_start_failed"
+    assert time.monotonic() - begun < 10
+    (status,) = supervisor.status()
+    assert status.state == "backing_off"
+    assert status.pid is None or gone(status.pid)

@@ -1,11 +1,13 @@
 """A real, tiny engine for the supervisor's tests: standard library only, on a Unix socket or a port.
 
-`/health` answers 503 for `--delay` seconds, then 200; `/v1/slow?s=1` answers late; `/v1/pid` names the process;
-`/v1/grow?mb=N` takes memory; `/v1/spawn` starts a child in a session of its own and names it; `/v1/env` shows a variable.
+`/health` answers 503 for `--delay` seconds, then 200, or with `--cannot` that it failed; `/v1/slow?s=1` answers late;
+`/v1/pid` names the process; `/v1/grow?mb=N` takes memory; `/v1/spawn` starts a child in a session of its own and names it;
+`/v1/env` shows a variable.
 """
 
 import argparse
 import http.server
+import json
 import os
 import socketserver
 import subprocess
@@ -25,7 +27,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         status, text = 200, "ok"
-        if url.path == "/health" and time.monotonic() - BEGUN < OPTIONS.delay:
+        if url.path == "/health" and OPTIONS.cannot:
+            status, text = 503, json.dumps({"status": "failed", "error": OPTIONS.cannot})
+        elif url.path == "/health" and time.monotonic() - BEGUN < OPTIONS.delay:
             status = 503
         elif url.path == "/v1/slow":
             time.sleep(float(query["s"]))
@@ -65,6 +69,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--uds")
 parser.add_argument("--port", type=int)
 parser.add_argument("--delay", type=float, default=0.0)
+parser.add_argument("--cannot", help="stay, and answer /health with this as the reason why not")
 parser.add_argument("--fail", help="print this and exit 3")
 parser.add_argument("--fail-if", help="fail while this file exists")
 OPTIONS = parser.parse_args()

@@ -17,7 +17,7 @@ from ._command import target
 from ._connection import connect
 from ._show import Column, count, duration, facts, money, note, print_json, size, table
 
-__all__ = ["Addition", "build_card", "print_card", "print_models", "run_try"]
+__all__ = ["Addition", "add_gguf", "build_card", "print_card", "print_models", "run_try"]
 
 _STATES: Mapping[str, str] = {
     "loaded": "loaded",
@@ -149,6 +149,22 @@ def build_card(given: Addition, plain: Mapping[str, Any], prices: Mapping[str, f
             )
         return {**card, "source": "provider", "provider": "custom"}
     return {**card, "source": "provider", "provider": given.provider}
+
+
+def add_gguf(
+    api: Api, given: Addition, source: str, plain: Mapping[str, Any], prices: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """The new model's card. The file says what it is: other facts are refused, not ignored."""
+    from ._prepare import import_gguf
+
+    said = {"--route": given.route, "--provider": given.provider, "--card": given.card_file, "TARGETS": given.targets}
+    said |= {f"--{key.replace('_', '-')}": value for key, value in plain.items() if key != "title"}
+    said |= {f"--price-{key.replace('_', '-')}": value for key, value in prices.items()}
+    said["--task"] = given.task if given.task != "chat" else None
+    said["--sticky"] = given.sticky
+    if other := [name for name, value in said.items() if value]:
+        raise InvalidRequest(f"--gguf does not go with {other[0]}.", hint="A GGUF file says itself what it is.")
+    return import_gguf(api, given.name, source, plain.get("title") or "")
 
 
 def _route_target(text: str) -> dict[str, Any]:

@@ -39,7 +39,9 @@ def show(
 
 @command(app, "credential")
 def credential(
-    provider: Annotated[str | None, typer.Argument(help="A provider, or the address of an API; without one, all are listed.")] = None,
+    provider: Annotated[
+        str | None, typer.Argument(help="A provider, or the address of an API; without one, all are listed.")
+    ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Forget the stored key.")] = False,
 ) -> None:
     """Store the API key of a provider or of an address, encrypted; list what there is when none is named.

