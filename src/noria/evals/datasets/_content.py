@@ -186,9 +186,9 @@ def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(text_of(message.get("content")) for message in messages)
 
 
-def input_key(content: Mapping[str, Any]) -> str:
+def input_key(messages: Sequence[Mapping[str, Any]]) -> str:
     """Equal for rows that ask the same, whatever they answer: rows of one key never lie in two splits."""
-    return fold(last_user_text(content["messages"]))
+    return fold(last_user_text(messages))
 
 
 def conversation_key(content: Mapping[str, Any]) -> str:
@@ -210,7 +210,7 @@ def answer_key(message: Mapping[str, Any] | None) -> str | None:
 
 def split_of(content: Mapping[str, Any], validation_share: float, test_share: float) -> Split:
     """The split of a row, decided by its input alone: it is the same in every version and for every answer."""
-    digest = hashlib.sha256(b"noria split\0" + input_key(content).encode()).digest()
+    digest = hashlib.sha256(b"noria split\0" + input_key(content["messages"]).encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < test_share:
         return "test"

@@ -80,7 +80,7 @@ def digest_of(row: Row, policy: CurationPolicy) -> Digest:
     return Digest(
         row_id=row.row_id,
         split=row.split,
-        input=input_key(content)[:200_000],
+        input=input_key(content["messages"])[:200_000],
         conversation=conversation_key(content),
         answer=answer_key(answer),
         shown=" ".join(asked.split())[:_SHOWN],
