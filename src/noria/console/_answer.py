@@ -11,6 +11,7 @@ from nicegui.events import GenericEventArguments
 
 from noria.console import _format
 from noria.console._conversation import Answer, Citation
+from noria.console._feedback import FeedbackBar
 from noria.console._markdown import answer_html
 from noria.console._session import Session
 from noria.console._widgets import box, button, dialog, state, text
@@ -28,11 +29,13 @@ class AnswerView:
     def __init__(self, session: Session, answer: Answer) -> None:
         self._session, self._answer = session, answer
         self._version = -1
+        self._rated = False
         with box("answer"):
             self._head = box("answer-head")
             self._text = ui.html("", sanitize=True).classes("prose")
             self._text.on("click", self._clicked, js_handler=_ON_CITE)
             self._foot = box("answer-foot")
+            self._opinion = box()
         self.update()
 
     def update(self) -> bool:
@@ -44,7 +47,15 @@ class AnswerView:
         self._draw_head()
         if not answer.running:
             self._draw_foot()
+            self._draw_opinion()
         return True
+
+    def _draw_opinion(self) -> None:
+        answer = self._answer
+        if answer.trace_id and answer.text and not self._rated:
+            self._rated = True
+            with self._opinion:
+                FeedbackBar(self._session, answer.trace_id, answer.feedback, lambda: answer.text)
 
     def _html(self) -> str:
         answer = self._answer

@@ -88,6 +88,9 @@ class Api:
     async def put(self, path: str, body: Mapping[str, Any]) -> Any:
         return await self._call("PUT", path, json=dict(body))
 
+    async def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        return await self._call("PATCH", path, json=dict(body))
+
     async def delete(self, path: str, params: _Params | None = None) -> Any:
         return await self._call("DELETE", path, params=_given(params))
 

@@ -64,6 +64,7 @@ class Answer:
     output_tokens: int | None = None
     cost_usd: float | None = None
     task: asyncio.Task[None] | None = None
+    feedback: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def running(self) -> bool:

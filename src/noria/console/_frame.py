@@ -19,6 +19,7 @@ from noria.console._store_page import store_page
 from noria.console._trace_page import trace_page
 from noria.console._traces import traces_page
 from noria.console._widgets import box, button, text
+from noria.console.evals import comparison_page, eval_page, evals_page, run_page
 from noria.console.prompts import prompt_page, prompts_page
 from noria.console.texts import LANGUAGES
 from noria.errors import AuthenticationFailed, NoriaError
@@ -36,7 +37,13 @@ _NAVIGATION: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("knowledge", "/knowledge", "menu_book"),
         ),
     ),
-    ("improve", (("traces", "/traces", "account_tree"),)),
+    (
+        "improve",
+        (
+            ("traces", "/traces", "account_tree"),
+            ("evals", "/evals", "rule"),
+        ),
+    ),
     ("run", (("models", "/models", "memory"), ("settings", "/settings", "tune"))),
 )
 _ON_PHONES = {"home", "playground", "traces", "wheel"}  # the others are behind `more` there
@@ -50,6 +57,10 @@ _PAGES: dict[str, Builder] = {
     "/prompts/{prompt}": prompt_page,
     "/knowledge": knowledge_page,
     "/knowledge/{store}": store_page,
+    "/evals": evals_page,
+    "/evals/{eval}": eval_page,
+    "/evals/{eval}/compare": comparison_page,
+    "/evals/{eval}/runs/{run}": run_page,
     "/models": models_page,
     "/settings": settings_page,
     "/traces": traces_page,

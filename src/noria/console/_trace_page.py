@@ -8,10 +8,11 @@ from typing import Any
 from nicegui import ui
 
 from noria.console import _format
+from noria.console._feedback import feedback_panel, said_of
 from noria.console._session import Session
 from noria.console._span_detail import span_detail
 from noria.console._waterfall import Waterfall
-from noria.console._widgets import box, button, confirm, copyable, dialog, page_head, state, text
+from noria.console._widgets import box, button, confirm, copyable, dialog, page_head, panel, state, text
 
 __all__ = ["trace_page"]
 
@@ -40,8 +41,11 @@ async def trace_page(session: Session, trace: str) -> None:
         button(t("delete"), ask, icon="delete_outline", kind="quiet")
     _summary(session, found)
     with box("trace"):
-        with box("panel falls"):
-            waterfall = Waterfall(session, found)
+        with box():
+            with box("panel falls"):
+                waterfall = Waterfall(session, found)
+            with panel(t("feedback.title")):
+                await feedback_panel(session, found["id"], _answer(found))
         with box("panel detail") as place:
             pass
 
@@ -51,6 +55,14 @@ async def trace_page(session: Session, trace: str) -> None:
             span_detail(session, span)
 
     waterfall.on_choose(show)
+
+
+def _answer(trace: dict[str, Any]) -> str:
+    """What the request answered, where a correction begins."""
+    for span in trace["spans"]:
+        if isinstance(span["output"], list) and span["output"] and isinstance(span["output"][-1], dict):
+            return said_of(span["output"][-1])
+    return ""
 
 
 def _summary(session: Session, trace: dict[str, Any]) -> None:

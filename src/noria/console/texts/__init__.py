@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from noria.console.texts import _everywhere, _home, _knowledge, _models, _playground, _prompts, _settings, _traces
+from noria.console.texts import (
+    _evals,
+    _everywhere,
+    _feedback,
+    _home,
+    _knowledge,
+    _models,
+    _playground,
+    _prompts,
+    _settings,
+    _traces,
+)
 
 __all__ = ["LANGUAGES", "PAGES", "WORDS", "Language", "Texts", "choose_language"]
 
 Language = Literal["en", "zh"]
 LANGUAGES: dict[Language, str] = {"en": "English", "zh": "中文"}
-PAGES = (_everywhere, _home, _playground, _prompts, _knowledge, _traces, _models, _settings)
+PAGES = (_everywhere, _home, _playground, _prompts, _knowledge, _traces, _feedback, _evals, _models, _settings)
 WORDS: dict[str, tuple[str, str]] = {key: words for page in PAGES for key, words in page.TEXTS.items()}
 
 
