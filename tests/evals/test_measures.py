@@ -1,4 +1,4 @@
-"""Measures of likeness beside the values of sacrebleu 2.6 (BLEU, `exp`), NLTK 3.10 (GLEU, METEOR without WordNet) and rouge-score."""
+"""Measures of likeness beside sacrebleu 2.6 (BLEU, `exp`), NLTK 3.10 (GLEU, METEOR without WordNet) and rouge-score 0.1."""
 
 from __future__ import annotations
 

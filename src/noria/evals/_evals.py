@@ -132,6 +132,10 @@ class Evals:
         check_criteria(owner.testing_criteria, variables)
         spec = parse(run_spec, dict(new.data_source), "data_source")
         _check_run(spec, owner, variables)
+        judges = [judge for criterion in owner.testing_criteria for judge in judges_in(criterion)]
+        for model in dict.fromkeys([spec.model, *(str(judge["model"]) for judge in judges)]):
+            if model is not None:
+                await self._means.find(model, project_id)
         options = await self._options(project_id, spec, new.options, variables)
         source = await self._sources.pin(spec.source, project_id)
         row = EvalRun(

@@ -52,16 +52,22 @@ class Outcomes:
 
     async def add(self, row: dict[str, Any]) -> None:
         """Notes one row's outcome; waits while many are waiting to be written. Raises what writing failed with."""
+        await self._room.acquire()
         if self._writer is not None and self._writer.done():
             self._writer.result()
-        await self._room.acquire()
         self._waiting.append(row)
 
     async def _write_on(self) -> None:
-        while not self._stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), _EVERY_S)
-            await self._flush()
+        try:
+            while not self._stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), _EVERY_S)
+                await self._flush()
+            await self._flush()  # what came while the last one was being written
+        except BaseException:
+            for _ in range(_MOST_WAITING):  # nobody waits for room that will never be
+                self._room.release()
+            raise
 
     async def _flush(self) -> None:
         rows, self._waiting = self._waiting, []

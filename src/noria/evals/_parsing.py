@@ -11,7 +11,6 @@ from noria.errors import InvalidRequest
 __all__ = ["Spec", "parse"]
 
 T = TypeVar("T")
-_UNION_TAGS = {"str", "dict[str,any]"}
 
 
 class Spec(BaseModel):
@@ -28,7 +27,7 @@ def parse(shape: type[T] | TypeAdapter[T], value: Any, param: str) -> T:
     except ValidationError as error:
         # Of a union's many complaints an unknown field says most, then the deepest.
         first = max(error.errors(), key=lambda each: (each["type"] == "extra_forbidden", len(each["loc"])))
-        path = _path(param, first["loc"])
+        path = _path(param, first["loc"], value, missing=first["type"] == "missing")
         if first["type"] == "extra_forbidden":
             raise InvalidRequest(f"Unknown field: {path}.", param=path, code="unknown_parameter") from None
         if first["type"] == "missing":
@@ -38,11 +37,16 @@ def parse(shape: type[T] | TypeAdapter[T], value: Any, param: str) -> T:
         raise InvalidRequest(f"{path} = {shown}: {first['msg']}.", param=path, code="invalid_value") from None
 
 
-def _path(param: str, location: tuple[int | str, ...]) -> str:
+def _path(param: str, location: tuple[int | str, ...], value: Any, *, missing: bool) -> str:
+    """Where it is wrong, in the caller's words: what pydantic adds (the branch of a union) is no key of the value."""
     text = param
-    for part in location:
+    for place, part in enumerate(location):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif not (part[:1].isupper() or part in _UNION_TAGS or "[" in part or "-" in part):
+            value = value[part] if isinstance(value, list) and part < len(value) else None
+        elif isinstance(value, dict) and part in value:
+            text += f".{part}" if text else part
+            value = value[part]
+        elif missing and place == len(location) - 1:
             text += f".{part}" if text else part
     return text

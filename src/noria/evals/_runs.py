@@ -36,10 +36,14 @@ GRADER_LIMITS = Limits(wall_s=10, memory_mb=512)
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What runs need of the rest of the house. `concurrency` rows of a run are under way at once."""
+    """What runs need of the rest of the house. `concurrency` rows of a run are under way at once.
+
+    `find` raises NotFound for a model's name that leads to none.
+    """
 
     ask: Ask
     embed: Embed
+    find: Callable[[str, str], Awaitable[Any]]
     concurrency: int = 32
     prompts: PromptResolver | None = None
 

@@ -18,7 +18,8 @@ import orjson
 from noria.access import CredentialStore, Keys, RateLimiter
 from noria.engines import Supervisor, WeightsStore
 from noria.errors import ConfigurationError, RateLimited, UpstreamError
-from noria.evals import Evals, Means, ask_hub
+from noria.evals import DataJobs, Evals, FeedbackStore, Forgetting, Means, ask_hub
+from noria.evals.datasets import Datasets
 from noria.jobs import Jobs
 from noria.knowledge import Knowledge, OpenVectors, embedded_vectors, pgvector_vectors
 from noria.models import Call, Catalogue, Hub, ModelCard, call_model
@@ -89,6 +90,10 @@ class Noria:
     knowledge: Knowledge
     prompts: PromptStore
     evals: Evals
+    feedback: FeedbackStore
+    datasets: Datasets
+    data_jobs: DataJobs
+    forgetting: Forgetting
     responder: Responder
     started_at: float = field(default_factory=time.time)
 
@@ -134,8 +139,14 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         prompts = PromptStore(database)
         admission = Admission(settings.max_concurrent_requests, tracing)
         ask = ask_hub(hub, timeout_s=settings.request_timeout_s, enter=admission.enter)
-        means = Means(ask, embedder.embed_texts, settings.eval_concurrency, prompts)
+        means = Means(ask, embedder.embed_texts, hub.resolve, settings.eval_concurrency, prompts)
         evals = Evals(database, blobs, jobs, means)
+        gate = asyncio.Lock()  # between what is made of traces and what deletes them
+        feedback = FeedbackStore(database, tracing.store, tracing.flush, gate)
+        datasets = Datasets(database, blobs, tracing.store, gate)
+        data_jobs = DataJobs(database, blobs, jobs, datasets, feedback)
+        forgetting = Forgetting(database, jobs, datasets.eraser, tracing.store, tracing.flush, gate)
+        await datasets.sweep()
         await stack.enter_async_context(jobs.started())
         await blobs.sweep()
         await knowledge.resume()
@@ -156,6 +167,10 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
             knowledge=knowledge,
             prompts=prompts,
             evals=evals,
+            feedback=feedback,
+            datasets=datasets,
+            data_jobs=data_jobs,
+            forgetting=forgetting,
             responder=Responder(database, hub, knowledge, prompts, timeout_s=settings.request_timeout_s),
         )
         if not settings.loopback and not await noria.keys.exist():
