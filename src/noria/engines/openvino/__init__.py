@@ -16,14 +16,24 @@ if TYPE_CHECKING:
     from noria.engines.openvino._manifest import ModelManifest
     from noria.engines.openvino._rendering import ChatRenderer
 
-__all__ = ["chat_renderer", "model_facts", "prepare", "render_chat_ids", "write_checkpoint"]
+__all__ = ["chat_renderer", "merge", "model_facts", "prepare", "render_chat_ids", "write_checkpoint"]
 
 
-def prepare(gguf_path: Path, out_dir: Path, *, randomise: int | None = None) -> None:
-    """Writes a model folder from a GGUF file, weights in the default format. Raises ConfigurationError."""
+def prepare(source: Path, out_dir: Path, *, randomise: int | None = None) -> None:
+    """Writes a model folder from a GGUF file or a transformers folder, weights in the default format.
+
+    A checkpoint that lies in `out_dir/checkpoint` stays there as what further training starts from. Raises ConfigurationError.
+    """
     from noria.engines.openvino import _prepare
 
-    _prepare.prepare(gguf_path, out_dir, randomise=randomise)
+    _prepare.prepare(source, out_dir, randomise=randomise)
+
+
+def merge(checkpoint: Path, adapter: Path, out: Path, *, name: str | None = None) -> Path:
+    """Writes base + adapter as one transformers folder (float32 safetensors). Raises ConfigurationError, InvalidRequest."""
+    from noria.engines.openvino import _merge
+
+    return _merge.merge(checkpoint, adapter, out, name=name)
 
 
 def model_facts(folder: Path) -> ModelManifest:

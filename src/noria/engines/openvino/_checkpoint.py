@@ -17,40 +17,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import tokenizers
 
-from noria.engines.openvino._gguf import GgufModel
-from noria.engines.openvino._graph import DecoderSpec
 from noria.engines.openvino._manifest import MANIFEST_NAME, ModelManifest
+from noria.engines.openvino._source import NOTE_NAME, CheckpointNote, Source, open_source, read_note, tensor_shapes
 from noria.engines.openvino._tensors import write_tensors
-from noria.engines.openvino._tokenizer import tokenizer_json
 from noria.errors import ConfigurationError
 
-__all__ = ["CHECKPOINT", "NOTE_NAME", "CheckpointNote", "read_note", "tensor_shapes", "write_checkpoint", "write_configuration"]
+__all__ = ["CHECKPOINT", "whole_folder", "write_checkpoint", "write_configuration"]
 
 CHECKPOINT = "checkpoint"
 """The subfolder of a prepared model that holds its checkpoint."""
-NOTE_NAME = "noria-checkpoint.json"
-FORMAT_VERSION = 1
-
-
-class CheckpointNote(BaseModel):
-    """What transformers has no place for, and what a chat is rendered with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format_version: int = FORMAT_VERSION
-    name: str
-    source_sha256: str
-    license: str | None = None
-    languages: list[str] = []
-    bos_token: str | None
-    eos_token: str | None
-    pad_token: str | None
-    unk_token: str | None
-    add_bos: bool
-    end_token_ids: list[int]
-    chat_template: str | None
 
 
 def write_checkpoint(prepared_or_gguf: Path, out_folder: Path | None = None) -> Path:
@@ -61,92 +38,60 @@ def write_checkpoint(prepared_or_gguf: Path, out_folder: Path | None = None) -> 
     Raises ConfigurationError where there is nothing to make it from, or where something else lies in `out_folder`.
     """
     if prepared_or_gguf.is_dir():
-        out_folder = out_folder or prepared_or_gguf / CHECKPOINT
-        if (prepared_or_gguf / MANIFEST_NAME).exists():
-            wanted = ModelManifest.read(prepared_or_gguf).source_sha256
-            if (note := read_note(out_folder)) is not None and note.source_sha256 == wanted:
+        kept = prepared_or_gguf / CHECKPOINT
+        out_folder = out_folder or kept
+        if (prepared_or_gguf / MANIFEST_NAME).exists() and (note := read_note(out_folder)) is not None:
+            manifest = ModelManifest.read(prepared_or_gguf)
+            if note.source_sha256 == manifest.source_sha256:
                 return out_folder
         gguf = _source_of(prepared_or_gguf)
     elif out_folder is None:
         raise ConfigurationError(f"Where should the checkpoint of {prepared_or_gguf} go?", hint="Give a folder to write.")
     else:
         gguf = prepared_or_gguf
-    source = GgufModel(gguf)
+    source = open_source(gguf)
+    with whole_folder(out_folder, source.note.source_sha256) as partial:
+        if partial is not None:
+            _write(source, partial)
+    return out_folder
+
+
+@contextmanager
+def whole_folder(out_folder: Path, source_sha256: str) -> Generator[Path | None]:
+    """A folder to write a checkpoint into, which becomes `out_folder` at the end of the block; None: it is there already.
+
+    One writer at a time, in any process; what a killed one left is cleared away.
+    """
     with _locked(out_folder):
         note = read_note(out_folder)
-        if note is not None and note.source_sha256 == source.sha256():
-            return out_folder
+        if note is not None and note.source_sha256 == source_sha256:
+            yield None
+            return
         if note is None and out_folder.exists() and any(out_folder.iterdir()):
             raise ConfigurationError(f"{out_folder} holds something that is not a checkpoint.", hint="Give an empty folder.")
         partial = out_folder.with_name(f".{out_folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed writer left: we hold the lock
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
-            _write(source, partial)
-            if note is not None:
+            yield partial
+            if out_folder.exists():
                 shutil.rmtree(out_folder)
             partial.replace(out_folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    return out_folder
 
 
-def read_note(folder: Path) -> CheckpointNote | None:
-    """The note of a whole checkpoint; None where there is none that this Noria understands."""
-    try:
-        note = CheckpointNote.model_validate_json((folder / NOTE_NAME).read_bytes())
-    except (OSError, ValidationError):
-        return None
-    return note if note.format_version == FORMAT_VERSION else None
+def _write(source: Source, folder: Path) -> None:
+    write_tensors(folder / "model.safetensors", tensor_shapes(source.spec), source.weight)
+    write_configuration(folder, source)
 
 
-def tensor_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a llama checkpoint by transformers' name."""
-    hidden, inner = spec.hidden_size, spec.intermediate_size
-    queries, keys = spec.num_heads * spec.head_size, spec.num_kv_heads * spec.head_size
-    layer = {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (queries, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, queries),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (spec.vocab_size, hidden)}
-    for i in range(spec.num_layers):
-        shapes |= {f"model.layers.{i}.{part}.weight": shape for part, shape in layer.items()}
-    shapes["model.norm.weight"] = (hidden,)
-    if not spec.tied_embeddings:
-        shapes["lm_head.weight"] = (spec.vocab_size, hidden)
-    return shapes
-
-
-def _write(source: GgufModel, folder: Path) -> None:
-    spec = source.spec()
-    write_tensors(folder / "model.safetensors", tensor_shapes(spec), source.weight)
-    (folder / "tokenizer.json").write_text(tokenizer_json(source), "utf-8")
-    note = CheckpointNote(
-        name=source.name,
-        source_sha256=source.sha256(),
-        license=source.field("general.license", "") or None,
-        languages=list(source.field("general.languages", []) or []),
-        bos_token=source.special_token("bos"),
-        eos_token=source.special_token("eos"),
-        pad_token=source.special_token("padding") or source.special_token("eos"),
-        unk_token=source.special_token("unknown"),
-        add_bos=source.add_bos,
-        end_token_ids=source.end_token_ids(),
-        chat_template=source.chat_template,
-    )
-    write_configuration(folder, spec, note, source.tokens)
-
-
-def write_configuration(folder: Path, spec: DecoderSpec, note: CheckpointNote, tokens: list[str]) -> None:
-    """The JSON files beside the weights and `tokenizer.json`; the note comes last."""
-    ids = {name: tokens.index(token) for name, token in _special(note).items()}
+def write_configuration(folder: Path, source: Source) -> None:
+    """The JSON files beside the weights; the note comes last."""
+    spec, note = source.spec, source.note
+    vocabulary = tokenizers.Tokenizer.from_str(source.tokenizer_json)
+    ids = {name: vocabulary.token_to_id(token) for name, token in _special(note).items()}
+    (folder / "tokenizer.json").write_text(source.tokenizer_json, "utf-8")
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

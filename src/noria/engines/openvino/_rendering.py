@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from noria.engines.openvino._chat import ChatTemplate
-from noria.engines.openvino._checkpoint import NOTE_NAME, read_note
 from noria.engines.openvino._job import tools_of
 from noria.engines.openvino._manifest import MANIFEST_NAME, ModelManifest
+from noria.engines.openvino._source import NOTE_NAME, read_note
 from noria.engines.openvino._tokenizer import Tokenizer
 from noria.engines.openvino._wire import ChatMessage, ToolDefinition
 from noria.errors import ConfigurationError, InvalidRequest

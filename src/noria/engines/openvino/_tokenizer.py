@@ -60,7 +60,7 @@ def tokenizer_json(source: GgufModel) -> str:
         for i, token in enumerate(tokens)
         if kinds[i] in (_CONTROL, _USER_DEFINED)
     ]
-    merges = [merge.split(" ") for merge in source.field("tokenizer.ggml.merges")]
+    merges = [merge.split(" ") for merge in source.field("tokenizer.ggml.merges", [])]
     body = {
         "version": "1.0",
         "added_tokens": added,
