@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from noria.errors import Conflict, InvalidRequest, NoriaError
+from noria.errors import Conflict, InvalidRequest, NoriaError, NotFound
 from noria.jobs import JobContext, Jobs
 from noria.store import Cursor, Database, Page, Wheel, WheelTurn
 
@@ -33,8 +33,8 @@ class Preparation(Protocol):
 
     async def prepare_dataset(self, project_id: str, spec: WheelSpec) -> str: ...
 
-    async def check_gate(self, project_id: str, spec: WheelSpec) -> None:
-        """Raises where a grader or the gate's dataset is not right."""
+    async def check(self, project_id: str, spec: WheelSpec) -> None:
+        """Raises where a grader, an option of the training or the gate's dataset is not right."""
         ...
 
 
@@ -57,7 +57,7 @@ class Wheels:
     async def create(self, project_id: str, given: Mapping[str, Any]) -> Wheel:
         """Makes the route (or takes one over) and the dataset. Raises InvalidRequest, Conflict, NotFound."""
         spec = check_spec(given)
-        await self.preparation.check_gate(project_id, spec)
+        await self.preparation.check(project_id, spec)
         wheel = await self.records.create(project_id, spec)
         try:
             await self.preparation.prepare_route(project_id, spec.route, spec.base_model)
@@ -75,7 +75,7 @@ class Wheels:
             spec = check_spec(given)
             if spec.name != wheel.name or spec.route != wheel.route:
                 raise InvalidRequest("A wheel keeps its name and its route.", param="spec", hint="Make another wheel.")
-            await self.preparation.check_gate(project_id, spec)
+            await self.preparation.check(project_id, spec)
             changes["spec"] = spec.to_json()
         return await self.records.update(wheel.id, **changes) if changes else wheel
 
@@ -197,12 +197,12 @@ class Wheels:
 
     async def turn(self, project_id: str, wheel: Wheel, turn: str) -> WheelTurn:
         """By id, by number, or `latest`. Raises NotFound."""
-        if turn.startswith("turn_"):
-            return await self.records.turn(turn, project_id)
         for found in await self.records.all_turns(wheel.id):
-            if turn == "latest" or turn == str(found.number):
+            if turn in {"latest", found.id, str(found.number)}:
                 return found
-        return await self.records.turn(turn, project_id)
+        if turn == "latest":
+            raise NotFound(f"The wheel {wheel.name!r} has not turned yet.", hint=f"Turn it: noria wheel turn {wheel.name}")
+        raise NotFound(f"The wheel {wheel.name!r} has no turn {turn!r}.", param="turn")
 
     async def turns(self, wheel: Wheel, cursor: Cursor) -> Page[WheelTurn]:
         return await self.records.turns(wheel.id, cursor)
