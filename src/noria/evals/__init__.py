@@ -7,6 +7,7 @@ from ._evals import Evals, NewRun
 from ._feedback import FeedbackFilter, FeedbackStats, FeedbackStore, Opinion
 from ._feedback_import import ImportReport, import_feedback
 from ._forgetting import Forgetting
+from ._lineage import Graph, Lineage
 from ._runs import Means
 from ._target import Answer, Ask, ask_hub
 from ._templates import Variables
@@ -25,8 +26,10 @@ __all__ = [
     "Forgetting",
     "Grade",
     "GradeFailed",
+    "Graph",
     "ImportOptions",
     "ImportReport",
+    "Lineage",
     "Means",
     "NewRun",
     "Opinion",

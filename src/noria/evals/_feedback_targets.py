@@ -20,7 +20,7 @@ from noria.tracing import TraceStore
 
 from ._answers import answer_in
 
-__all__ = ["Found", "Target", "TargetFinder", "missing", "parse_target"]
+__all__ = ["Found", "Target", "TargetFinder", "missing", "parse_target", "trace_of_answer"]
 
 TargetKind = Literal["trace", "span", "completion", "response"]
 _TRACE = re.compile(r"[0-9a-f]{32}")
@@ -107,7 +107,7 @@ class TargetFinder:
             elif target.id in rows:
                 trace_ids.append(rows[target.id].trace_id)
             else:
-                trace_ids.append(await self._by_answer(project_id, target.id))
+                trace_ids.append(await trace_of_answer(self._traces, project_id, target.id))
         spans = await self._traces.spans_of(list({each for each in trace_ids if each}), project=project_id)
         found: list[Found | None] = []
         for target, trace_id in zip(targets, trace_ids, strict=True):
@@ -132,12 +132,13 @@ class TargetFinder:
                 found |= {row.id: row for row in await session.scalars(query)}
         return found
 
-    async def _by_answer(self, project_id: str, identity: str) -> str | None:
-        """The trace of an answer that was not stored: its id holds the time and the span."""
-        match = _ANSWER.fullmatch(identity)
-        if match is None:
-            return None
-        return await self._traces.trace_with_span(match[3], int(match[2], 16) * 1_000_000, project=project_id)
+
+async def trace_of_answer(traces: TraceStore, project_id: str, identity: str) -> str | None:
+    """The trace of an answer that was not stored: its id holds the time and the span."""
+    match = _ANSWER.fullmatch(identity)
+    if match is None:
+        return None
+    return await traces.trace_with_span(match[3], int(match[2], 16) * 1_000_000, project=project_id)
 
 
 def _without_trace(target: Target, row: Completion | StoredResponse | None) -> Found | None:

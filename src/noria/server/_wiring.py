@@ -18,7 +18,7 @@ import orjson
 from noria.access import CredentialStore, Keys, RateLimiter
 from noria.engines import Supervisor, WeightsStore
 from noria.errors import ConfigurationError, RateLimited, UpstreamError
-from noria.evals import DataJobs, Evals, FeedbackStore, Forgetting, Means, ask_hub
+from noria.evals import DataJobs, Evals, FeedbackStore, Forgetting, Lineage, Means, ask_hub
 from noria.evals.datasets import Datasets
 from noria.jobs import Jobs
 from noria.knowledge import Knowledge, OpenVectors, embedded_vectors, pgvector_vectors
@@ -94,6 +94,7 @@ class Noria:
     datasets: Datasets
     data_jobs: DataJobs
     forgetting: Forgetting
+    lineage: Lineage
     responder: Responder
     started_at: float = field(default_factory=time.time)
 
@@ -150,6 +151,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         await stack.enter_async_context(jobs.started())
         await blobs.sweep()
         await knowledge.resume()
+        await evals.resume()
         noria = Noria(
             loaded=loaded,
             settings=settings,
@@ -171,6 +173,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
             datasets=datasets,
             data_jobs=data_jobs,
             forgetting=forgetting,
+            lineage=Lineage(database, tracing.store),
             responder=Responder(database, hub, knowledge, prompts, timeout_s=settings.request_timeout_s),
         )
         if not settings.loopback and not await noria.keys.exist():
