@@ -5,21 +5,24 @@ The one object that routes and the wheel use. Knows nothing about HTTP.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from pydantic import TypeAdapter
 from sqlalchemy import delete, select
 
 from noria.errors import Conflict, InvalidRequest, NotFound
 from noria.jobs import Jobs
 from noria.prompts import PromptReference
-from noria.store import Blobs, Cursor, Database, Eval, EvalItem, EvalRun, JudgeAgreement, Page, new_id, page
+from noria.store import Blobs, Cursor, Database, Eval, EvalItem, EvalRun, Job, JudgeAgreement, Page, new_id, page
 
 from ._calibration import Templates, judges_in, keep, measure
 from ._compare import Comparison, compare
+from ._importing import Imported, import_objects, objects_in
 from ._messages import check_messages
 from ._parsing import parse
 from ._runs import Means, Runs, tools_for
@@ -241,6 +244,18 @@ class Evals:
             raise NotFound(f"No output item {item_id!r}.", param="output_item_id")
         return row
 
+    async def resume(self) -> None:
+        """Gives runs whose job was lost (a crash between the two) another one. When the server starts, after the jobs."""
+        async with self._database.read() as session:
+            open_runs = list(await session.scalars(select(EvalRun).where(EvalRun.status.in_(("queued", "in_progress")))))
+            query = select(Job.subject).where(Job.kind == _JOB, Job.status.in_(("queued", "running")))
+            alive = set(await session.scalars(query))
+        for run in open_runs:
+            if run.id not in alive:
+                job = await self._jobs.start(_JOB, run.id, {"run_id": run.id}, project_id=run.project_id)
+                async with self._database.write() as session:
+                    (await session.get_one(EvalRun, run.id)).job_id = job.id
+
     # --- beyond one run ------------------------------------------------------------------------------------------------
 
     async def compare(self, project_id: str, run_a: str, run_b: str, criterion: str | None = None) -> Comparison:
@@ -254,6 +269,15 @@ class Evals:
         grader.check(Variables({}, sample=True), "grader")
         async with tools_for(self._means, project_id) as (tools, _):
             return grader, await grader.grade(row, tools)
+
+    async def import_openai(self, project_id: str, objects: Sequence[Mapping[str, Any]] | None, file_id: str | None) -> Imported:
+        """An export of OpenAI's: its objects, or an uploaded file of them. Raises InvalidRequest when there are none."""
+        given: list[Any] = list(objects or ())
+        text = await self._sources.read(file_id, project_id) if file_id is not None else orjson.dumps(given)
+        found = await asyncio.to_thread(lambda: list(objects_in(text)))
+        if not found:
+            raise InvalidRequest("There is no eval, run, output item or completion in it.", param="file_id", code="empty_data")
+        return await import_objects(self._database, project_id, found)
 
     async def calibrate(
         self, project_id: str, spec: Mapping[str, Any], source: Mapping[str, Any], templates: Templates

@@ -17,15 +17,16 @@ from typing import Any
 import orjson
 from sqlalchemy import Select, func, or_, select
 
-from noria.errors import InvalidRequest, NotFound
+from noria.errors import InvalidRequest, NotFound, PayloadTooLarge
 from noria.messages import text_of, to_chat_messages
 from noria.store import Blobs, Completion, Database, Dataset, DatasetRow, DatasetVersion, File, StoredResponse
 
 from ._specs import DatasetSource, FileContent, FileId, ResponsesSource, Source, StoredCompletions
 
-__all__ = ["SourceRow", "Sources"]
+__all__ = ["SourceRow", "Sources", "digest_of_item"]
 
 _PIECE_ROWS = 200
+_MOST_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,14 @@ class Sources:
             raise NotFound(f"No file {file_id!r}.", param="data_source.source.id", hint="Upload it with purpose=evals.")
         return row
 
+    async def read(self, file_id: str, project_id: str) -> bytes:
+        """A whole file. Raises PayloadTooLarge above what is read at once."""
+        row = await self._file(file_id, project_id)
+        if row.bytes > _MOST_BYTES:
+            hint = "Split it; an import may be repeated."
+            raise PayloadTooLarge(f"{file_id} has {row.bytes:,} bytes; {_MOST_BYTES:,} are read at once.", hint=hint)
+        return await asyncio.to_thread(lambda: b"".join(self._blobs.pieces(row.sha256)))
+
     async def _lines(self, file_id: str, project_id: str) -> AsyncIterator[tuple[int, bytes]]:
         """The lines that are not empty, with their numbers from 1."""
         row, rest, number = await self._file(file_id, project_id), b"", 0
@@ -222,12 +231,13 @@ def _dataset_rows(source: DatasetSource) -> Select[DatasetRow]:
     return query.order_by(DatasetRow.ordinal)
 
 
-def _digest(item: Mapping[str, Any]) -> str:
+def digest_of_item(item: Mapping[str, Any]) -> str:
+    """What a row without an id of its own is known by, in every run."""
     return hashlib.sha256(orjson.dumps(item, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _file_row(position: int, item: dict[str, Any], sample: dict[str, Any] | None) -> SourceRow:
-    return SourceRow(position, _digest(item), item, sample or {})
+    return SourceRow(position, digest_of_item(item), item, sample or {})
 
 
 def _dataset_row(position: int, row: DatasetRow) -> SourceRow:

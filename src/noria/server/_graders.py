@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import Field
 
-from noria.errors import NotFound
+from noria.errors import InvalidRequest, NotFound
 from noria.evals import Grade, GradeFailed, Row, Templates, Variables, parse_grader
 from noria.store import JudgeAgreement
 
@@ -146,6 +146,20 @@ async def compare_runs(body: CompareBody, caller: Data, noria: NoriaDep) -> dict
         "has_more": len(wanted) > len(shown),
         "next_after": shown[-1][0] if shown else None,
     }
+
+
+class ImportBody(Body):
+    """POST /v1/noria/imports/openai: an uploaded export, or its objects here."""
+
+    file_id: str | None = Field(default=None, max_length=256)
+    data: list[dict[str, Any]] | None = None
+
+
+@router.post("/v1/noria/imports/openai", summary="Import evals, runs, output items and stored completions exported from OpenAI")
+async def import_openai(body: ImportBody, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    if (body.file_id is None) == (body.data is None):
+        raise InvalidRequest("Give either file_id or data.", param="file_id")
+    return (await noria.evals.import_openai(caller.project_id, body.data, body.file_id)).to_dict()
 
 
 class CalibrateBody(Body):
