@@ -134,28 +134,53 @@ def client(server: NoriaServer) -> Iterator[httpx.Client]:
 PG_BIN = Path("/usr/lib/postgresql/15/bin")
 
 
+class Postgres:
+    """A PostgreSQL of one's own, on a Unix socket; it may be stopped and started again. Close it."""
+
+    def __init__(self) -> None:
+        self._home = Path(subprocess.check_output(["mktemp", "-d", "/tmp/noria-pg-XXXXXX"], text=True).strip())
+        self._as_postgres: list[str] = []
+        if os.getuid() == 0:  # PostgreSQL refuses to run as root
+            owner = pwd.getpwnam("postgres")
+            os.chown(self._home, owner.pw_uid, owner.pw_gid)
+            self._as_postgres = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+        self._run("initdb", "-U", "noria", "-A", "trust", "-E", "UTF8", "--locale=C")
+        self.url = f"postgresql://noria@/postgres?host={self._home}"
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='' -c unix_socket_directories={self._home} -c fsync=off"
+        self._run("pg_ctl", "-w", "-l", str(self._home / "log"), "-o", options, "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+    def pids(self) -> list[int]:
+        """The server's process and its children."""
+        first = int((self._home / "data" / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return [first, *map(int, children)]
+
+    def close(self) -> None:
+        if (self._home / "data" / "postmaster.pid").exists():
+            self.stop()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _run(self, program: str, *options: str) -> None:
+        command = [*self._as_postgres, str(PG_BIN / program), "-D", str(self._home / "data"), *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/tmp")
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A PostgreSQL of this session's own, on a Unix socket."""
+    """A PostgreSQL for all tests of this session."""
     if not (PG_BIN / "initdb").exists():
         pytest.skip("PostgreSQL 15 is not installed")
-    home = Path(subprocess.check_output(["mktemp", "-d", "/tmp/noria-pg-XXXXXX"], text=True).strip())
-    as_postgres: list[str] = []
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        owner = pwd.getpwnam("postgres")
-        os.chown(home, owner.pw_uid, owner.pw_gid)
-        as_postgres = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
-    data, quiet = home / "data", {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/tmp"}
-    initdb = [*as_postgres, PG_BIN / "initdb", "-D", data, "-U", "noria", "-A", "trust", "-E", "UTF8", "--locale=C"]
-    subprocess.run(initdb, **quiet)  # type: ignore[call-overload]
-    options = f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
-    control = [*as_postgres, PG_BIN / "pg_ctl", "-D", data, "-w"]
-    subprocess.run([*control, "-l", home / "log", "-o", options, "start"], **quiet)  # type: ignore[call-overload]
+    server = Postgres()
+    server.start()
     try:
-        yield f"postgresql://noria@/postgres?host={home}"
+        yield server.url
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)  # type: ignore[call-overload]
-        shutil.rmtree(home, ignore_errors=True)
+        server.close()
 
 
 @pytest.fixture

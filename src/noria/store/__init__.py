@@ -3,6 +3,7 @@
 from ._backup import backup, restore
 from ._blobs import BlobRef, Blobs
 from ._database import Database, sync_url
+from ._failures import explain_failure
 from ._ids import new_id
 from ._pages import Cursor, Page, page
 from ._tables import (
@@ -83,6 +84,7 @@ __all__ = [
     "Wheel",
     "WheelTurn",
     "backup",
+    "explain_failure",
     "new_id",
     "page",
     "restore",

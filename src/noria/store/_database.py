@@ -19,13 +19,16 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from noria.errors import ConfigurationError, InvalidRequest, MissingExtra, NoriaError, Unavailable
+from noria.errors import ConfigurationError, MissingExtra
 
+from ._failures import explain_failure
 from ._tables import DEFAULT_PROJECT, Project
 
 __all__ = ["Database", "sync_url"]
 
 _T = TypeVar("_T")
+_CONNECT_S = 5.0
+_STATEMENT_S = 60.0
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -72,7 +75,8 @@ class Database:
             # All kept: SQLite cannot give the descriptor of a closed connection back while another holds a lock.
             options = {"pool_size": 16, "max_overflow": 0, "connect_args": {"timeout": 30}}
         else:
-            options["pool_pre_ping"] = True
+            # A server that hangs must not hang its callers: connecting is bounded by `_connected`, the rest here.
+            options |= {"pool_pre_ping": True, "pool_timeout": _CONNECT_S, "connect_args": {"command_timeout": _STATEMENT_S}}
         engine = create_async_engine(_async_url(url), **options)
         if engine.dialect.name == "sqlite":
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -86,21 +90,33 @@ class Database:
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncSession, None]:
         """A session that is rolled back at the end."""
-        async with self._sessions() as session:
+        async with self._connected() as session:
             try:
                 yield session
-            except DBAPIError as error:
-                raise _explain(error) from error
+            except (DBAPIError, TimeoutError) as error:
+                raise explain_failure(error) or error from error
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncSession, None]:
         """A session that is committed at the end, or rolled back whole when the block raises."""
-        async with self._writing, self._sessions() as session:
+        async with self._writing, self._connected() as session:
             try:
                 yield session
                 await session.commit()
-            except DBAPIError as error:
-                raise _explain(error) from error
+            except (DBAPIError, TimeoutError) as error:
+                raise explain_failure(error) or error from error
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[AsyncSession, None]:
+        """A session; on PostgreSQL one whose server has answered just now. Raises Unavailable."""
+        async with self._sessions() as session:
+            if not self.is_sqlite:
+                try:
+                    async with asyncio.timeout(_CONNECT_S):
+                        await session.connection()
+                except Exception as error:  # the driver's own, the system's, or that time is up
+                    raise explain_failure(error) or error from error
+            yield session
 
     async def run_sync(self, work: Callable[[Connection], _T]) -> _T:
         async with self._engine.begin() as connection:
@@ -158,19 +174,3 @@ def _is_current(path: str) -> bool:
         rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
         return rows == [(newest,)]
     return False
-
-
-def _explain(error: DBAPIError) -> NoriaError | DBAPIError:
-    text = str(error.orig)
-    if "disk is full" in text or "No space left" in text:
-        return Unavailable(
-            "The disk of the database is full.",
-            code="disk_full",
-            hint="Free some space; nothing was half-written.",
-            retry_after_s=30,
-        )
-    if "invalid byte sequence" in text or "\\u0000 cannot be converted" in text or "unsupported Unicode escape" in text:
-        return InvalidRequest("A text in the request holds a NUL character, which cannot be stored.", code="invalid_value")
-    if "database is locked" in text:
-        return Unavailable("The database is busy.", code="database_busy", hint="Try again.", retry_after_s=1)
-    return error

@@ -180,7 +180,9 @@ def open_engine(url: str, *, writer: bool, pool_size: int = 4) -> Engine:
             import psycopg  # noqa: F401 # pyright: ignore[reportUnusedImport]
         except ImportError as error:
             raise MissingExtra("Keeping traces in PostgreSQL", "postgres") from error
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_size=pool_size, pool_pre_ping=True)
+        connect = {"connect_timeout": 5}  # a server that is away must not keep a request waiting
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(parsed, pool_size=pool_size, pool_pre_ping=True, pool_timeout=5, connect_args=connect)
     raise ConfigurationError(f"Traces cannot be kept in {backend!r}.", hint="Use SQLite or PostgreSQL.")
 
 

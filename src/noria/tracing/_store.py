@@ -12,8 +12,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from noria.errors import InvalidRequest, NotFound
+from noria.store import explain_failure
 from noria.tracing import _query, _stats
 from noria.tracing._deletion import STEP_TRACES, delete_traces, give_back_pages
 from noria.tracing._metrics import Metrics
@@ -213,8 +215,11 @@ class TraceStore:
 
     async def _read(self, query: Callable[[Connection], _Result]) -> _Result:
         def run() -> _Result:
-            with self._engine.connect() as connection:
-                return query(connection)
+            try:
+                with self._engine.connect() as connection:
+                    return query(connection)
+            except SQLAlchemyError as error:
+                raise explain_failure(error) or error from error
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from noria.errors import ConfigurationError, InvalidRequest, MissingExtra
 from noria.knowledge.index._contract import AllowedFiles, Floats, Ints, Ranking, unit_vectors
+from noria.store import explain_failure
 
 __all__ = ["PgVectorIndex"]
 
@@ -161,10 +162,12 @@ class PgVectorIndex:
         connection = self._idle.get()
         try:
             if connection is None or connection.closed:
-                connection = self._psycopg.connect(self._dsn, autocommit=True)
+                connection = self._psycopg.connect(self._dsn, autocommit=True, connect_timeout=5)
                 if register:
                     self._register(connection)
             yield connection
+        except self._psycopg.OperationalError as error:
+            raise explain_failure(error) or error from error
         finally:
             # A broken connection is closed by then: the next taker opens a new one.
             self._idle.put(connection)
