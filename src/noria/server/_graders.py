@@ -18,6 +18,7 @@ from noria.store import JudgeAgreement
 
 from ._chat_bodies import Body
 from ._deps import Data, NoriaDep
+from ._evals import show_run
 from ._routers import new_router
 
 __all__ = ["router"]
@@ -104,6 +105,11 @@ def _usage(sample: Any) -> dict[str, dict[str, int]]:
             for name, count in each["usage"].items():
                 sums[name] += count
     return found
+
+
+@router.get("/v1/noria/evals/runs/{run_id}", summary="Get a run by its id alone")
+async def find_run(run_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    return show_run(await noria.evals.get_run(caller.project_id, None, run_id))
 
 
 class CompareBody(Body):
