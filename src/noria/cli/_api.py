@@ -7,7 +7,7 @@ import json
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -62,11 +62,22 @@ class Api:
     def post(self, path: str, body: Any = None) -> Any:
         return self._call("POST", path, json=body)
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self._call("PATCH", path, json=body)
+
     def put(self, path: str, body: Any) -> Any:
         return self._call("PUT", path, json=body)
 
     def delete(self, path: str, **params: Any) -> Any:
         return self._call("DELETE", path, params=params)
+
+    def text(self, path: str, **params: Any) -> str:
+        """GET of something that is not JSON."""
+        with _translated():
+            reply = self._client.get(path, params=params)
+        if reply.is_error:
+            raise error_from(reply.status_code, reply.content, reply.headers)
+        return reply.text
 
     def find(self, path: str) -> Any | None:
         """GET, with None for 404."""
@@ -79,6 +90,21 @@ class Api:
         """A file into /v1/files, read as it is sent."""
         with path.open("rb") as file:
             return self._call("POST", "/v1/files", data={"purpose": "assistants"}, files={"file": (path.name, file)})
+
+    def send_file(self, path: str, file: Path, **fields: Any) -> Any:
+        """A file into a route of its own, with form fields."""
+        given = {name: _query(value) for name, value in fields.items() if value is not None}
+        with file.open("rb") as source:
+            return self._call("POST", path, data=given, files={"file": (file.name, source)})
+
+    def download(self, path: str, into: IO[bytes], **params: Any) -> int:
+        """An answer's bytes as they come; how many there were."""
+        given = {key: _query(value) for key, value in params.items() if value is not None}
+        with _translated(), self._client.stream("GET", path, params=given) as reply:
+            if reply.is_error:
+                reply.read()
+                raise error_from(reply.status_code, reply.content, reply.headers)
+            return sum(into.write(piece) for piece in reply.iter_bytes())
 
     def pages(self, path: str, *, limit: int | None = None, **params: Any) -> Iterator[dict[str, Any]]:
         """The rows of a list, page by page, at most `limit` of them."""
