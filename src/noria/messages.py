@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 __all__ = [
+    "AssistantMessage",
     "ChatMessage",
     "FunctionCallItem",
     "FunctionCallOutputItem",
@@ -19,6 +20,9 @@ __all__ = [
     "ItemReference",
     "MessageItem",
     "SearchCallItem",
+    "SystemMessage",
+    "ToolMessage",
+    "UserMessage",
     "estimate_tokens",
     "text_of",
     "to_chat_messages",

@@ -55,6 +55,13 @@ class Settings(BaseModel):
     engine_memory_mb: int = Field(6144, ge=256, description="Memory budget of all engine processes together, in MiB.")
     engine_threads: int = Field(0, ge=0, description="Threads of one engine; 0: as many as physical cores.")
 
+    train_memory_mb: int = Field(0, ge=0, description="Memory of one training process, in MiB; 0: half of this machine's.")
+    train_threads: int = Field(0, ge=0, description="Threads of a training; 0: as many as physical cores.")
+    train_concurrency: int = Field(1, ge=1, le=16, description="Trainings at once; others are queued.")
+    train_command: str | None = Field(
+        None, description="Command that runs a training instead of `python -m noria.training`, on this machine's files."
+    )
+
     max_body_mb: int = Field(64, ge=1, description="Largest JSON request body, in MiB.")
     max_file_mb: int = Field(512, ge=1, description="Largest uploaded file, in MiB.")
     requests_per_minute: int = Field(0, ge=0, description="Default rate limit of a key; 0: none.")

@@ -27,6 +27,7 @@ from noria.responses import PromptStore, Responder
 from noria.settings import Loaded, Settings
 from noria.store import Blobs, Database
 from noria.tracing import RetentionPolicy, Tracing, TracingOptions, WriterOptions, configure
+from noria.training import Tuning
 
 from ._pulling import Importer, Puller
 
@@ -92,6 +93,7 @@ class Noria:
     evals: Evals
     feedback: FeedbackStore
     datasets: Datasets
+    tuning: Tuning
     data_jobs: DataJobs
     forgetting: Forgetting
     lineage: Lineage
@@ -142,6 +144,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         ask = ask_hub(hub, timeout_s=settings.request_timeout_s, enter=admission.enter)
         means = Means(ask, embedder.embed_texts, hub.resolve, settings.eval_concurrency, prompts)
         evals = Evals(database, blobs, jobs, means)
+        tuning = Tuning(database, blobs, jobs, hub, settings)
         gate = asyncio.Lock()  # between what is made of traces and what deletes them
         feedback = FeedbackStore(database, tracing.store, tracing.flush, gate)
         datasets = Datasets(database, blobs, tracing.store, gate)
@@ -171,6 +174,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
             evals=evals,
             feedback=feedback,
             datasets=datasets,
+            tuning=tuning,
             data_jobs=data_jobs,
             forgetting=forgetting,
             lineage=Lineage(database, tracing.store),

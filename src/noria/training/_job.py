@@ -1,0 +1,381 @@
+"""A fine-tuning job as durable work: files checked, trained in a process of its own, the result made a model.
+
+Every stage finds what an earlier run of it left, so that the job goes on after the server or the training process was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from noria.errors import NoriaError, NotFound
+from noria.jobs import JobContext
+from noria.settings import Settings
+from noria.store import Blobs, Database, File, TuningEvent, TuningJob
+
+from ._forgetting import compare
+from ._machine import this_machine
+from ._outcome import Outcome, Shop
+from ._plan import Attempts, DataFacts, Hyper, Plan, Report, read_json
+from ._process import Action, TrainingProcess
+from ._records import ENDED, Records, metrics_event
+from ._request import TuningRequest
+from ._resolve import check_memory, resolve
+
+__all__ = ["Failed", "Run", "Workshop", "request_of"]
+
+_log = logging.getLogger("noria.training")
+MOST_FAILURES = 3
+STOP_GRACE_S = 8.0
+SHUTDOWN_GRACE_S = 4.0
+LEAST_MICRO_TOKENS = 64
+_FLUSH_S = 0.5
+
+
+class Failed(Exception):
+    """The job cannot succeed: what OpenAI's `error` says."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.param = code, message, param
+
+
+@dataclass(slots=True)
+class Workshop:
+    """What every job of an instance shares. `slots` lets as many train at once as the setting says."""
+
+    database: Database
+    blobs: Blobs
+    shop: Shop
+    settings: Settings
+    slots: asyncio.Semaphore
+    records: Records = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.records = Records(self.database)
+
+    @property
+    def memory_mb(self) -> int:
+        return self.settings.train_memory_mb or this_machine().memory_mb // 2
+
+    @property
+    def threads(self) -> int:
+        return self.settings.train_threads or this_machine().threads
+
+    def folder(self, tuning_id: str) -> Path:
+        return self.settings.home / "training" / tuning_id
+
+
+def request_of(row: TuningJob) -> TuningRequest:
+    """What was asked, read back from the row."""
+    method = {key: value for key, value in row.method.items() if key != "noria"}
+    return TuningRequest.model_validate(
+        {
+            "model": row.model,
+            "training_file": row.training_file,
+            "validation_file": row.validation_file,
+            "method": method,
+            "seed": row.seed,
+            "suffix": row.suffix,
+            "options": row.method.get("noria") or {},
+        }
+    )
+
+
+class Run:
+    """One job at work. `gate` is closed while it is paused."""
+
+    def __init__(self, workshop: Workshop, tuning_id: str, context: JobContext) -> None:
+        self._shop, self._id, self._context = workshop, tuning_id, context
+        self._records, self._folder = workshop.records, workshop.folder(tuning_id)
+        self.gate = asyncio.Event()
+        self._process: TrainingProcess | None = None
+        self._failure: Report | None = None
+        self._problems: list[str] = []
+        self._events: list[TuningEvent] = []
+        self._flushed = self._estimated = 0.0
+        self._total = 1
+        self._done: Report | None = None
+
+    async def go(self) -> None:
+        """To one of the ends. Raises Failed where there is no model at the end."""
+        row = await self._records.get(self._id)
+        if row.status in ENDED:
+            return
+        if row.status != "paused":
+            self.gate.set()
+        try:
+            await self._prepared(row)
+            plan = await self._planned(row)
+            while self._done is None and not (self._folder / "done.json").exists():
+                await self.gate.wait()
+                async with self._shop.slots:
+                    if self.gate.is_set():
+                        await self._attempt(plan)
+            await Outcome(self._shop.database, self._shop.blobs, self._shop.shop, self._folder).finish(row, plan, self._export)
+        finally:
+            if self._process is not None:
+                await asyncio.shield(self._process.stop(SHUTDOWN_GRACE_S))
+
+    async def pause(self) -> None:
+        """Stops the training within seconds; `gate` opens again to go on."""
+        self.gate.clear()
+        if self._process is not None:
+            await self._process.stop(STOP_GRACE_S)
+
+    async def _prepared(self, row: TuningJob) -> None:
+        """The files are here, checked and tokenised."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if DataFacts.read(self._folder) is not None:
+            return
+        request = request_of(row)
+        await self.gate.wait()
+        for role, file_id in (("training_file", row.training_file), ("validation_file", row.validation_file)):
+            if file_id is not None:
+                await self._records.say(self._id, f"Validating {role.replace('_', ' ')}: {file_id}")
+                await self._fetch(role, file_id)
+        base = await self._shop.shop.base_of(row.model, row.project_id)
+        options = request.options
+        Plan(
+            job_id=self._id,
+            method="dpo" if request.method.type == "dpo" else "supervised",
+            kind=options.kind,
+            base_model=base.card.id,
+            model_folder=str(base.folder),
+            seed=row.seed,
+            threads=self._shop.threads,
+            memory_mb=self._shop.memory_mb,
+            start_adapter=str(base.adapter) if base.adapter else None,
+            max_length=None if options.max_length == "auto" else options.max_length,
+            forgetting_check=options.forgetting_check,
+            max_minutes=options.max_minutes,
+            validation=row.validation_file is not None,
+        ).write(self._folder)
+        code = await self._run("prepare")
+        while not self.gate.is_set():  # paused meanwhile
+            await self.gate.wait()
+            self._problems.clear()
+            code = await self._run("prepare")
+        if self._problems:
+            param = self._problems[0].split(",")[0].split(":")[0]
+            raise Failed(f"invalid_{param}", " ".join(self._problems[:3]), param)
+        if code != 0:
+            raise self._why(code, "The files could not be prepared")
+        await self._warn_about_data()
+        await self._records.say(self._id, "Files validated, moving job to queued state")
+
+    async def _fetch(self, role: str, file_id: str) -> None:
+        async with self._shop.database.read() as session:
+            file = await session.get(File, file_id)
+        if file is None:
+            raise Failed("file_not_found", f"The file {file_id} was deleted.", role)
+        try:
+            await asyncio.to_thread(self._copy, file.sha256, self._folder / f"{role}.jsonl")
+        except FileNotFoundError:
+            raise Failed("file_not_found", f"The content of the file {file_id} is gone.", role) from None
+
+    def _copy(self, sha256: str, place: Path) -> None:
+        scratch = place.with_suffix(".part")
+        with scratch.open("wb") as out:
+            for piece in self._shop.blobs.pieces(sha256):
+                out.write(piece)
+        scratch.replace(place)
+
+    async def _warn_about_data(self) -> None:
+        data = DataFacts.read(self._folder)
+        assert data is not None
+        train = data.training
+        if train.duplicates:
+            text = f"{train.duplicates:,} of {train.rows:,} training rows say the same as another row."
+            await self._records.say(self._id, text, "warn")
+        if train.distinct_answers == 1 and train.rows > 1:
+            text = "All training rows have one and the same answer: the model can only learn to say always that."
+            await self._records.say(self._id, text, "warn")
+
+    async def _planned(self, row: TuningJob) -> Plan:
+        """Resolves `auto`, once: a job that goes on keeps its numbers."""
+        plan = Plan.read(self._folder)
+        if plan.hyper is None:
+            data = DataFacts.read(self._folder)
+            assert data is not None
+            request, machine = request_of(row), this_machine()
+            try:
+                check_memory(data.model, request.options.kind, machine, self._shop.memory_mb)
+            except NoriaError as error:
+                raise Failed(error.code or "not_enough_memory", str(error), error.param) from None
+            hyper = await self._started_from(plan, resolve(request, data, machine, self._shop.memory_mb))
+            plan = dataclasses.replace(plan, hyper=hyper)
+            await asyncio.to_thread(plan.write, self._folder)
+            resolved = dataclasses.asdict(hyper) | {"data": dataclasses.asdict(data), "kind": plan.kind}
+            await self._records.update(self._id, unless=ENDED | {"paused"}, resolved=resolved, status="queued")
+            await self._records.update(self._id, unless=ENDED, resolved=resolved)
+        return plan
+
+    @staticmethod
+    async def _started_from(plan: Plan, hyper: Hyper) -> Hyper:
+        """An adapter that is trained further keeps its own shape."""
+        if plan.start_adapter is None:
+            return hyper
+        config = await asyncio.to_thread(read_json, Path(plan.start_adapter) / "adapter_config.json")
+        if config is None:
+            raise Failed("model_unusable", "The adapter to train further has no files any more.", "model")
+        targets = config["target_modules"]
+        return dataclasses.replace(
+            hyper,
+            lora_rank=config["r"],
+            lora_alpha=config["lora_alpha"],
+            lora_targets=tuple(sorted(targets)) if isinstance(targets, list) else (),
+        )
+
+    async def _attempt(self, plan: Plan) -> None:
+        """One try. Returns when it is done, was paused or may be tried again; raises Failed where that is pointless."""
+        attempts = await asyncio.to_thread(Attempts.read, self._folder)
+        assert plan.hyper is not None
+        if attempts.micro_tokens is not None:
+            hyper = dataclasses.replace(plan.hyper, micro_tokens=attempts.micro_tokens)
+            plan = dataclasses.replace(plan, hyper=hyper)
+        await asyncio.to_thread(plan.write, self._folder)
+        await self._records.update(self._id, unless=ENDED | {"paused"}, status="running")
+        process_code = await self._run("train")
+        if self._done is not None or not self.gate.is_set():
+            return
+        assert plan.hyper is not None
+        out_of_memory = process_code == 4 or (self._process is not None and self._process.over_memory)
+        killed = process_code < 0 or process_code in {75, 137}
+        failure = self._why(process_code, "The training ended before it was done")
+        attempts.failures += 1
+        attempts.reasons.append(failure.message)
+        if not (out_of_memory or killed) or attempts.failures >= MOST_FAILURES:
+            raise failure
+        text = f"{failure.message} Trying again from the last checkpoint ({attempts.failures} of {MOST_FAILURES - 1})."
+        if out_of_memory:
+            attempts.micro_tokens = plan.hyper.micro_tokens // 2
+            if attempts.micro_tokens < LEAST_MICRO_TOKENS:
+                raise failure
+            text += f" {attempts.micro_tokens:,} tokens are computed at once, not {plan.hyper.micro_tokens:,}."
+        await asyncio.to_thread(attempts.write, self._folder)
+        await self._records.say(self._id, text, "warn")
+
+    def _why(self, code: int, what: str) -> Failed:
+        if self._failure is not None:
+            return Failed(self._failure.get("code", "training_failed"), self._failure.get("message", ""))
+        if self._process is not None and self._process.over_memory:
+            return Failed("out_of_memory", f"The training needed more than {self._shop.memory_mb:,} MiB (train_memory_mb).")
+        if code < 0 or code == 137:
+            return Failed("training_killed", f"{what}: its process was killed (signal {-code if code < 0 else 9}).")
+        words = self._process.last_words() if self._process else ""
+        return Failed("training_failed", f"{what} (exit code {code}). {words}".strip())
+
+    async def _export(self) -> None:
+        """A fully trained model is made ready for the engine."""
+        code = await self._run("export")
+        if code != 0:
+            raise self._why(code, "The trained model could not be prepared for the engine")
+
+    async def _run(self, action: Action) -> int:
+        """Runs a part of the training process to its end, and tells what it reports."""
+        self._failure = None
+        shop = self._shop
+        self._process = await TrainingProcess.start(
+            action,
+            self._folder,
+            command=shop.settings.train_command,
+            threads=shop.threads,
+            memory_mb=shop.memory_mb,
+        )
+        try:
+            async with contextlib.aclosing(self._process.reports()) as reports:
+                async for report in reports:
+                    await self._hear(report)
+        finally:
+            with contextlib.suppress(NotFound):
+                await asyncio.shield(self._flush())
+        return await self._process.wait()
+
+    async def _hear(self, report: Report) -> None:
+        match report.get("type"):
+            case "metrics":
+                await self._heard_metrics(report)
+            case "started":
+                await self._heard_started(report)
+            case "note":
+                await self._records.say(self._id, report.get("message", ""), report.get("level", "info"))
+            case "problem":
+                await self._heard_problem(report)
+            case "invalid":
+                count = report.get("count", 0)
+                self._problems.append(f"{report.get('file')}: {count:,} line{'s are' if count != 1 else ' is'} wrong in all.")
+            case "checkpoint":
+                await self._flush()
+                row, plan = await self._records.get(self._id), await asyncio.to_thread(Plan.read, self._folder)
+                await Outcome(self._shop.database, self._shop.blobs, self._shop.shop, self._folder).checkpoint(row, plan, report)
+            case "forgetting":
+                await self._heard_forgetting(report)
+            case "progress":
+                await self._context.progress(report.get("done", 0), report.get("total"), "", stage=report.get("what", ""))
+            case "error":
+                self._failure = report
+            case "done":
+                self._done = report
+                await asyncio.to_thread(_write_done, self._folder, report)
+            case _:
+                pass
+
+    async def _heard_started(self, report: Report) -> None:
+        step, self._total = report.get("step", 0), report.get("steps", 1)
+        self._begun_at, self._begun_step = time.time(), step
+        await self._records.forget_steps_after(self._id, step)
+        where = f"on {report.get('device')} in {report.get('precision')}"
+        text = f"Fine-tuning goes on after step {step} of {self._total}" if step else "Fine-tuning job started"
+        await self._records.say(self._id, f"{text}, {where}.")
+
+    async def _heard_metrics(self, report: Report) -> None:
+        data = report.get("data", {})
+        self._events.append(metrics_event(self._id, data, self._total))
+        if time.monotonic() - self._flushed > _FLUSH_S:
+            await self._flush()
+        detail = {key: data[key] for key in ("train_loss", "full_valid_loss", "tokens_per_s") if data.get(key) is not None}
+        await self._context.progress(data["step"], self._total, "steps", stage="training", **detail)
+        if time.monotonic() - self._estimated > 5:
+            self._estimated = time.monotonic()
+            taken = data["step"] - self._begun_step
+            left_s = (time.time() - self._begun_at) / max(1, taken) * (self._total - data["step"])
+            await self._records.update(self._id, unless=ENDED, estimated_finish=int(time.time() + left_s))
+
+    async def _heard_problem(self, report: Report) -> None:
+        line, reason = report.get("line", 0), report.get("reason", "")
+        text = f"{report.get('file')}, line {line}: {reason}" if line else f"{report.get('file')}: {reason}"
+        self._problems.append(text)
+        await self._records.say(self._id, text, "error")
+
+    async def _heard_forgetting(self, report: Report) -> None:
+        if report.get("what") != "after":
+            return
+        before = await asyncio.to_thread(read_json, self._folder / "general-before.json")
+        found = compare(before or [], report.get("data", {}).get("items", [])) if before else None
+        if found is None:
+            return
+        row = await self._records.get(self._id)
+        await self._records.update(self._id, resolved={**row.resolved, "forgetting": found})
+        text = f"General set: {found['before']:.0%} known before, {found['after']:.0%} after."
+        if found["forgot"]:
+            text += " The model has forgotten: fewer epochs, a lower rate or some general rows among the training data may help."
+        await self._records.say(self._id, text, "warn" if found["forgot"] else "info", {"forgetting": found})
+
+    async def _flush(self) -> None:
+        events, self._events = self._events, []
+        self._flushed = time.monotonic()
+        if events:
+            await self._records.add_events(events)
+
+
+def _write_done(folder: Path, report: Any) -> None:
+    from ._plan import write_json
+
+    write_json(folder / "done.json", report)
