@@ -9,7 +9,27 @@ import typer
 
 from noria import __version__
 
-from . import _ask, _chat, _config, _doctor, _ingest, _jobs, _keys, _models, _prompts, _search, _stores, _traces, _up
+from . import (
+    _ask,
+    _chat,
+    _config,
+    _datasets,
+    _doctor,
+    _eval,
+    _feedback,
+    _ingest,
+    _jobs,
+    _keys,
+    _lineage,
+    _models,
+    _prompts,
+    _search,
+    _stores,
+    _traces,
+    _tune,
+    _up,
+    _wheel,
+)
 from ._command import common_options, group
 
 __all__ = ["app"]
@@ -42,12 +62,17 @@ for _name, _group in (
     ("files", _stores.files_app),
     ("models", _models.app),
     ("prompts", _prompts.app),
+    ("tune", _tune.app),
+    ("wheel", _wheel.app),
     ("traces", _traces.app),
+    ("feedback", _feedback.app),
+    ("datasets", _datasets.app),
+    ("eval", _eval.app),
     ("jobs", _jobs.jobs_app),
     ("engines", _jobs.engines_app),
     ("keys", _keys.app),
     ("config", _config.app),
 ):
     app.add_typer(_group, name=_name)
-for _module in (_config, _doctor):
+for _module in (_lineage, _config, _doctor):
     _module.register(app)

@@ -19,7 +19,8 @@ _ANSWERING = {semconv.CHAT, semconv.TEXT_COMPLETION, "generate_content", "respon
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer with what led to it. `output` is None where nothing was captured or the call failed."""
+    """One answer with what led to it. `output` is None where nothing was captured or the call failed; `route` is the name that
+    was asked, where that was not the model's own."""
 
     model: str | None
     span_id: str | None
@@ -27,6 +28,7 @@ class Answer:
     output: dict[str, Any] | None
     tools: list[Any] | None = None
     metadata: Mapping[str, Any] | None = None
+    route: str | None = None
 
 
 def answer_in(spans: Sequence[SpanNode], within: str | None = None) -> Answer | None:
@@ -45,12 +47,14 @@ def answer_in(spans: Sequence[SpanNode], within: str | None = None) -> Answer | 
         output=_assistant(span.output) if span.status != "error" else None,
         tools=_tools(tools),
         metadata=_metadata(spans),
+        route=_text(span.attributes.get(semconv.ROUTE)),
     )
 
 
 def answer_of_completion(row: Completion) -> Answer:
     """A stored completion's first choice."""
     choices: list[Any] = row.response.get("choices") or []
+    asked = row.request.get("model")
     return Answer(
         model=row.model,
         span_id=None,
@@ -58,6 +62,7 @@ def answer_of_completion(row: Completion) -> Answer:
         output=_assistant([choices[0].get("message")]) if choices else None,
         tools=row.request.get("tools"),
         metadata=row.meta,
+        route=_text(asked) if asked != row.model else None,
     )
 
 

@@ -26,6 +26,7 @@ from . import (
     _prompts,
     _responses,
     _vector_stores,
+    _wheel,
 )
 from ._edge import Edge
 from ._errors import install
@@ -67,6 +68,7 @@ def build_app(noria: Noria) -> Any:
         _datasets,
         _dataset_findings,
         _lineage,
+        _wheel,
         _noria_models,
         _noria_traces,
         _noria_admin,

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from noria.settings import Loaded, Settings
 from noria.store import Blobs, Database
 from noria.tracing import RetentionPolicy, Tracing, TracingOptions, WriterOptions, configure
 from noria.training import Tuning
+from noria.wheel import Triggers, Wheels
 
 from ._pulling import Importer, Puller
+from ._wheel_wiring import make_wheels
 
 __all__ = ["Admission", "Noria", "open_noria"]
 
@@ -94,6 +96,7 @@ class Noria:
     feedback: FeedbackStore
     datasets: Datasets
     tuning: Tuning
+    wheels: Wheels
     data_jobs: DataJobs
     forgetting: Forgetting
     lineage: Lineage
@@ -150,11 +153,14 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         datasets = Datasets(database, blobs, tracing.store, gate)
         data_jobs = DataJobs(database, blobs, jobs, datasets, feedback)
         forgetting = Forgetting(database, jobs, datasets.eraser, tracing.store, tracing.flush, gate)
+        wheels = make_wheels(database, blobs, jobs, tracing, (hub, datasets, evals, tuning))
         await datasets.sweep()
         await stack.enter_async_context(jobs.started())
         await blobs.sweep()
         await knowledge.resume()
         await evals.resume()
+        await wheels.resume()
+        stack.enter_context(_running(Triggers(wheels).run()))
         noria = Noria(
             loaded=loaded,
             settings=settings,
@@ -175,6 +181,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
             feedback=feedback,
             datasets=datasets,
             tuning=tuning,
+            wheels=wheels,
             data_jobs=data_jobs,
             forgetting=forgetting,
             lineage=Lineage(database, tracing.store),
@@ -183,6 +190,16 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         if not settings.loopback and not await noria.keys.exist():
             _log.warning("No API key exists yet: only this machine is served. Create one with: noria keys create")
         yield noria
+
+
+@contextlib.contextmanager
+def _running(work: Coroutine[Any, Any, None]) -> Generator[None, None, None]:
+    """Something that goes on beside the server and ends with it."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def _make_private(home: Path) -> None:

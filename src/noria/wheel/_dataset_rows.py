@@ -140,11 +140,11 @@ class DatasetRows:
 
     async def _foreign(self, project_id: str, spec: WheelSpec, collected: Collected) -> dict[str, list[str]]:
         """Rows that are not of the traffic asked for, and rows to train on whose question is in the gate's own dataset."""
-        wanted, tested = spec.traffic.metadata, await self._tested(project_id, spec)
+        wanted, tested = dict(spec.traffic.metadata), await self._tested(project_id, spec)
+        if not spec.traffic.models:
+            wanted["route"] = spec.route
         other: list[str] = []
         leaked: list[str] = []
-        if not wanted and not tested:
-            return {}
         async for row in self._datasets.rows(collected.dataset_id, collected.version, project_id=project_id):
             metadata = row.content.get("metadata") or {}
             if any(str(metadata.get(key)) != value for key, value in wanted.items()):

@@ -45,7 +45,7 @@ class Traffic(_Part):
     """Whose answers are collected."""
 
     models: tuple[str, ...] = Field(
-        default=(), max_length=64, description="Models whose feedback counts; default: all that the route has led to."
+        default=(), max_length=64, description="Models whose answers count, however they were asked; default: the route's."
     )
     metadata: dict[str, str] = Field(default_factory=dict[str, str], description="Only requests with all of this metadata.")
     since_days: float | None = Field(default=None, gt=0, description="Only feedback of so many days; default: all.")

@@ -264,7 +264,8 @@ def _row(
 ) -> NewRow | None:
     given: dict[str, Any] = {"messages": [clean_message(message) for message in answer.messages], "tools": answer.tools}
     given |= {name: clean_message(message) for name, message in found.items()}
-    given["metadata"] = {**(answer.metadata or {}), **({"model": answer.model} if answer.model else {}), **metadata}
+    known = {"model": answer.model, "route": answer.route}
+    given["metadata"] = {**(answer.metadata or {}), **{key: value for key, value in known.items() if value}, **metadata}
     try:
         return NewRow(check_content(given), sources)
     except InvalidRequest as error:
