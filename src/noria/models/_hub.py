@@ -84,16 +84,12 @@ class Hub:
     def _provider(self, card: ModelCard, project_id: str) -> OpenAICompatible:
         spec = builtin_providers()[card.provider or ""]
         base_url = self.base_url(card, spec)
-
-        async def credential() -> str | None:
-            return await self._keys.require(card, spec, base_url, project_id)
-
         return OpenAICompatible(
             card,
             spec,
             self.client,
             base_url=base_url,
-            credential=credential,
+            credential=self._keys.of(card, spec, base_url, project_id).require,
             public_only=self.guards(card),
         )
 
@@ -104,7 +100,7 @@ class Hub:
             base_url = self.base_url(card, spec)
         except InvalidRequest:  # nor an address
             return False
-        return spec.keyless or await self._keys.find(card, spec, base_url, project_id) is not None
+        return spec.keyless or await self._keys.of(card, spec, base_url, project_id).find() is not None
 
     def guards(self, card: ModelCard) -> bool:
         """Whether the card's address came from a caller, who may not point it at private ones."""

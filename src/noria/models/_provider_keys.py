@@ -16,7 +16,7 @@ from noria.settings import provider_key
 from ._cards import ModelCard
 from ._catalogue import ProviderSpec
 
-__all__ = ["ProviderKeys", "origin_of"]
+__all__ = ["CardKey", "ProviderKeys", "origin_of"]
 
 _MOST_CHARS = 128  # the column's width
 
@@ -36,35 +36,44 @@ class ProviderKeys:
     def __init__(self, credentials: CredentialStore) -> None:
         self._credentials = credentials
 
-    async def find(self, card: ModelCard, spec: ProviderSpec, base_url: str, project_id: str) -> str | None:
-        """The key for this card's calls to `base_url`, None where there is none.
+    def of(self, card: ModelCard, spec: ProviderSpec, base_url: str, project_id: str) -> CardKey:
+        """What finds the key for this card's calls to `base_url`."""
+        return CardKey(self._credentials, card, spec, base_url, project_id)
 
-        The provider's from the environment, the provider's that was stored, the address's that was stored.
-        """
-        origin = origin_of(base_url)
-        if origin in _own_origins(spec):
-            key = provider_key(spec.key_env) if spec.key_env else None
-            key = key or await self._credentials.get(card.provider or "", project_id)
+
+class CardKey:
+    """The key of one card. Where it may go is decided once, when this is made; which it is, at each call."""
+
+    def __init__(self, credentials: CredentialStore, card: ModelCard, spec: ProviderSpec, base_url: str, project_id: str) -> None:
+        self._credentials, self._card, self._spec, self._project_id = credentials, card, spec, project_id
+        self._origin = origin_of(base_url)
+        self._is_own = self._origin in _own_origins(spec)
+
+    async def find(self) -> str | None:
+        """The provider's from the environment, the provider's that was stored, the address's that was stored, or None."""
+        if self._is_own:
+            key = provider_key(self._spec.key_env) if self._spec.key_env else None
+            key = key or await self._credentials.get(self._card.provider or "", self._project_id)
             if key is not None:
                 return key
-        return await self._credentials.get(origin, project_id)
+        return await self._credentials.get(self._origin, self._project_id)
 
-    async def require(self, card: ModelCard, spec: ProviderSpec, base_url: str, project_id: str) -> str | None:
+    async def require(self) -> str | None:
         """As `find`, but raises InvalidRequest where the provider needs a key and there is none to send."""
-        key = await self.find(card, spec, base_url, project_id)
-        if key is not None or spec.keyless:
+        key = await self.find()
+        if key is not None or self._spec.keyless:
             return key
-        origin = origin_of(base_url)
-        if origin in _own_origins(spec):
+        card, spec = self._card, self._spec
+        if self._is_own:
             raise InvalidRequest(
                 f"No key for {spec.title} is set, which {card.id} needs.",
                 code="missing_credential",
                 hint=f"Set {spec.key_env} in the server's environment, or run: noria config credential {card.provider}",
             )
         raise InvalidRequest(
-            f"{card.id} leads to {origin}, and the key of {spec.title} is not sent there.",
+            f"{card.id} leads to {self._origin}, and the key of {spec.title} is not sent there.",
             code="missing_credential",
-            hint=f"Store a key for that address: noria config credential {origin}",
+            hint=f"Store a key for that address: noria config credential {self._origin}",
         )
 
 

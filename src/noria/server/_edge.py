@@ -5,6 +5,7 @@ Plain ASGI because it wraps every request and every streamed chunk. Knows nothin
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,7 @@ def _hostname(host: str) -> str:
     return host.partition(":")[0]
 
 
+@functools.lru_cache(maxsize=1024)  # asked two or three times a request, and of few hosts
 def _is_loopback(host: str) -> bool:
     if host in {"localhost", ""}:
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -46,6 +47,7 @@ async def serve(loaded: Loaded) -> None:
                 timeout_keep_alive=75,
             )
             server = _Server(config)
+            _spare_collector()
             url = _url(settings.host, listener.getsockname()[1])
             noria.supervisor.environment |= _exporter(url, noria.keys.issue_local("engine", ("spans",)))
             with _announced(settings.run_dir, url, noria.keys.issue_local()):
@@ -84,6 +86,16 @@ def _listener(host: str, port: int) -> Generator[socket.socket, None, None]:
         yield listener
     finally:
         listener.close()
+
+
+def _spare_collector() -> None:
+    """Takes what the imports made out of the garbage collector's sight, and has it run less often.
+
+    Else every full collection walks some 200,000 objects that live as long as the process, and stops the event loop for
+    0.1 s and more: seen as the 99th percentile at 250 requests/s.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 20)
 
 
 def _url(host: str, port: int) -> str:
