@@ -28,6 +28,7 @@ def commands(url: str, gguf: Path) -> dict[str, list[str]]:
         "spans": script("spans", "--peers", "phoenix,mlflow", "--sizes", "100000,1000000"),
         "search": script("search", "--embeddings-url", f"{url}/v1", "--query-prefix", "query: "),
         "ingest": script("ingest", "--url", f"{url}/v1"),
+        "evals": [sys.executable, "-m", "benchmarks.evals", "--model", "smollm2-135m-instruct", "--rows", "1000"],
         "answers": [sys.executable, "-m", "benchmarks.answers", "--url", url],
     }
 

@@ -64,7 +64,8 @@ class AssertEval:
         not better than the model `better_than` on the same rows at p < .05.
 
         `data`: items, a path of JSON lines, or a data source of the API such as
-        `{"type": "noria_dataset", "dataset": "support"}`. `input` is the user's message for each row; a dataset's rows bring their own messages.
+        `{"type": "noria_dataset", "dataset": "support"}`. `input` is the user's message for each row; a dataset's rows bring
+        their own messages.
         """
         eval_id = self._eval(testing_criteria)
         source = _source(data)
