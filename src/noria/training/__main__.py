@@ -1,4 +1,4 @@
-"""`python -m noria.training prepare|train FOLDER`: one training, in a process of its own.
+"""`python -m noria.training prepare|train|export FOLDER`: one training, in a process of its own.
 
 It ends when its server does: by the kernel's word, and because its standard input, which the server holds, is then closed.
 """
@@ -62,6 +62,11 @@ def main() -> int:
             from .worker._prepare import prepare
 
             return 0 if prepare(folder, reporter) else 2
+        if action == "export":
+            from .worker._export import export
+
+            export(folder, reporter)
+            return 0
         from .worker._train import train
 
         return train(folder, reporter)

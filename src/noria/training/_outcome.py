@@ -74,10 +74,10 @@ class Outcome:
 
     async def checkpoint(self, row: TuningJob, plan: Plan, report: Report) -> None:
         """Makes a checkpoint a model of its own."""
-        step = report["step"]
+        step = report.get("step", 0)
         name = f"{model_name(row, plan.base_model)}:ckpt-step-{step}"
         place = f"adapters/{row.id}-step-{step}"
-        await self._register(row, plan, name, place, Path(report["folder"]), {"step": step})
+        await self._register(row, plan, name, place, Path(report.get("folder", "")), {"step": step})
         async with self._database.write() as session:
             await session.merge(
                 TuningCheckpoint(

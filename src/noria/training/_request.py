@@ -62,31 +62,37 @@ class Method(_Strict):
 class NoriaOptions(_Strict):
     """What OpenAI's API has no field for. `auto` is resolved by data, model and machine, and shown in the job."""
 
-    kind: Literal["lora", "full"] = Field("lora", description="Train an adapter, or every weight.")
-    lora_rank: Auto | Annotated[int, Field(ge=1, le=256)] = Field("auto", description="Rank of the adapter's matrices.")
-    lora_alpha: Auto | Annotated[float, Field(gt=0, le=1024)] = Field("auto", description="Scale of the adapter; auto: 2 × rank.")
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before the adapter.")
+    kind: Literal["lora", "full"] = Field(default="lora", description="Train an adapter, or every weight.")
+    lora_rank: Auto | Annotated[int, Field(ge=1, le=256)] = Field(default="auto", description="Rank of the adapter's matrices.")
+    lora_alpha: Auto | Annotated[float, Field(gt=0, le=1024)] = Field(
+        default="auto", description="Scale of the adapter; auto: 2 × rank."
+    )
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="Dropout before the adapter.")
     lora_targets: Auto | Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]], Field(min_length=1)] = Field(
-        "auto", description="Names of the linear layers that get one; auto: all of them."
+        default="auto", description="Names of the linear layers that get one; auto: all of them."
     )
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] | None = Field(
-        None, description="The rate itself; then learning_rate_multiplier must not be given."
+        default=None, description="The rate itself; then learning_rate_multiplier must not be given."
     )
     max_length: Auto | Annotated[int, Field(ge=16, le=131072)] = Field(
-        "auto", description="Longest example in tokens; longer ones are left out and named. Auto: the model's context."
+        default="auto",
+        description="Longest example in tokens; longer ones are left out and named. Auto: the model's context.",
     )
-    packing: bool = Field(True, description="Lay examples end to end without padding; none ever sees another.")
-    gradient_checkpointing: bool = Field(False, description="Compute activations twice to need less memory.")
+    packing: bool = Field(default=True, description="Lay examples end to end without padding; none ever sees another.")
+    gradient_checkpointing: bool = Field(default=False, description="Compute activations twice to need less memory.")
     early_stopping_patience: Annotated[int, Field(ge=1, le=100)] | None = Field(
-        None, description="Stop after so many evaluations without a lower validation loss."
+        default=None, description="Stop after so many evaluations without a lower validation loss."
     )
-    warmup: Auto | Annotated[float, Field(ge=0, lt=1)] = Field("auto", description="Share of the steps in which the rate rises.")
-    scheduler: Auto | Scheduler = Field("auto", description="How the rate falls afterwards.")
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="Decoupled weight decay of AdamW.")
-    eval_every: Auto | Annotated[int, Field(ge=1)] = Field("auto", description="Steps between validations.")
-    forgetting_check: bool = Field(True, description="Score a small general set before and after.")
+    warmup: Auto | Annotated[float, Field(ge=0, lt=1)] = Field(
+        default="auto", description="Share of the steps in which the rate rises."
+    )
+    scheduler: Auto | Scheduler = Field(default="auto", description="How the rate falls afterwards.")
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(default=0.0, description="Decoupled weight decay of AdamW.")
+    eval_every: Auto | Annotated[int, Field(ge=1)] = Field(default="auto", description="Steps between validations.")
+    forgetting_check: bool = Field(default=True, description="Score a small general set before and after.")
     max_minutes: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
-        None, description="Stop training after so many minutes, with what has been learned; the rate falls to its end by then."
+        default=None,
+        description="Stop training after so many minutes, with what has been learned; the rate falls to its end by then.",
     )
 
 
@@ -95,9 +101,9 @@ class TuningRequest(_Strict):
 
     model: str = Field(min_length=1, max_length=256)
     training_file: str = Field(min_length=1, max_length=64)
-    validation_file: str | None = Field(None, min_length=1, max_length=64)
+    validation_file: str | None = Field(default=None, min_length=1, max_length=64)
     method: Method = Method(type="supervised")
-    suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    seed: int | None = Field(None, ge=0, le=2**31 - 1)
+    suffix: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
     metadata: Metadata | None = None
     options: NoriaOptions = NoriaOptions()

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-from trl import DPOConfig, SFTConfig
+from transformers import PrinterCallback, TrainerCallback
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.sft_config import SFTConfig
 
 from noria.training._plan import Plan, read_json, write_json
 
@@ -47,6 +48,7 @@ class Course:
         model = load_model(plan, plan.hyper, checkpoint)
         build = self._supervised if plan.method == "supervised" else self._preferences
         self._trainer = build(model, load_tokenizer(checkpoint))
+        self._trainer.remove_callback(PrinterCallback)
         self._trainer.add_callback(_Watcher(self))
         self.keeper = Keeper(folder, self._trainer, self._clock)
         self._notes: dict[str, Any] = read_json(folder / "course.json") or {"valid": [], "served": []}
@@ -63,7 +65,8 @@ class Course:
     def _supervised(self, model: Any, tokenizer: Any) -> Any:
         train = Tokens.load(self._folder / "training_file.npz")
         self._validation = Tokens.load(self._folder / "validation_file.npz") if self._plan.validation else None
-        args = SFTConfig(**self._arguments(), max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
+        config: Any = SFTConfig  # its sixty fields have types of their own
+        args = config(**self._arguments(), max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
         make = {
             "micro_tokens": self._hyper.micro_tokens,
             "packing": self._hyper.packing,
@@ -87,7 +90,8 @@ class Course:
             "per_device_eval_batch_size": size,
             "gradient_accumulation_steps": hyper.batch_size // size,
         }
-        args = DPOConfig(**arguments, max_length=None, beta=hyper.beta or 0.1, precompute_ref_log_probs=hyper.n_epochs > 1)
+        config: Any = DPOConfig
+        args = config(**arguments, max_length=None, beta=hyper.beta or 0.1, precompute_ref_log_probs=hyper.n_epochs > 1)
         datasets = [preference_dataset(*pair) for pair in pairs]
         self._validation = datasets[1] if self._plan.validation else None
         return paced(Preferences, hyper, self._clock)(
