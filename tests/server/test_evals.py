@@ -177,6 +177,43 @@ def test_stored_responses(client: openai.OpenAI) -> None:
     assert run_of(client, made.id, source, type="responses", input_messages=None).result_counts.passed == 1
 
 
+def test_a_dataset_of_this_instance(home: NoriaServer, client: openai.OpenAI) -> None:
+    def row(question: str, answer: str) -> dict[str, Any]:
+        messages = [{"role": "system", "content": "Short."}, {"role": "user", "content": question}]
+        return {"messages": messages, "expected": {"role": "assistant", "content": answer}, "metadata": {"label": "good"}}
+
+    with home.client() as http:
+        made = http.post("/v1/noria/datasets", json={"name": "evals-rows"}).json()
+        path = f"/v1/noria/datasets/{made['id']}/rows"
+        first = [row(f"capital of France, {number}", "Paris") for number in range(9)] + [row("hello", "Paris")]
+        assert http.post(path, json={"rows": first}).json()["version"] == 1
+        assert http.post(path, json={"rows": [row("later", "later")]}).json()["version"] == 2
+    criterion = {**EXACT, "reference": "{{item.expected}}"}
+    config = {"type": "custom", "item_schema": {"type": "object"}, "include_sample_schema": True}
+    owner = client.evals.create(data_source_config=config, testing_criteria=[criterion])  # type: ignore[arg-type,list-item]
+    source = {"type": "noria_dataset", "dataset": "evals-rows"}
+
+    def ask(**more: Any) -> Any:
+        data = {"type": "completions", "model": "script", "source": {**source, **more}}
+        return finish(client, client.evals.runs.create(owner.id, data_source=data))  # type: ignore[arg-type]
+
+    newest, pinned, few = ask(), ask(version=1), ask(limit=4)
+    assert newest.result_counts.to_dict() == {"total": 11, "errored": 0, "failed": 1, "passed": 10}
+    assert newest.data_source.source.version == 2  # type: ignore[union-attr]
+    assert pinned.result_counts.total == 10
+    assert few.result_counts.total == 4
+    items = list(client.evals.runs.output_items.list(few.id, eval_id=owner.id))
+    again = list(client.evals.runs.output_items.list(ask(limit=4).id, eval_id=owner.id))
+    assert {each.noria["row_id"] for each in items} == {each.noria["row_id"] for each in again}  # type: ignore[attr-defined]
+    assert items[0].sample.input[0].content == "Short."
+    with home.client() as http:
+        found = http.post("/v1/noria/evals/compare", json={"run_a": pinned.id, "run_b": newest.id}).json()
+        assert (found["num_pairs"], found["only_b"], found["ties"]) == (10, 1, 10)
+        body = {"grader": JUDGE, "source": source, "human": "{{item.metadata.label}}", "output_text": "{{item.expected}}"}
+        agreed = http.post("/v1/noria/evals/calibrate", json=body).json()
+        assert (agreed["num_rows"], agreed["dataset_version"], agreed["calibrated"]) == (11, 2, False)  # one label only
+
+
 def test_tool_calls_can_be_graded(client: openai.OpenAI) -> None:
     criterion = {
         "type": "string_check", "name": "tool", "input": "{{sample.output_tools[0].function.name}}", "reference": "get_weather",

@@ -197,9 +197,11 @@ class Sources:
         return dataset, version
 
     async def _dataset_rows(self, source: DatasetSource) -> AsyncIterator[SourceRow]:
-        position, after = 0, 0
+        position, key = 0, _dataset_order(source)
+        after: Any = None
         while True:
-            query = _dataset_rows(source).where(DatasetRow.ordinal > after).limit(_PIECE_ROWS)
+            query = _dataset_rows(source).limit(_PIECE_ROWS)
+            query = query if after is None else query.where(key > after)
             async with self._database.read() as session:
                 found = list(await session.scalars(query))
             for row in found:
@@ -210,7 +212,7 @@ class Sources:
                 position += 1
             if len(found) < _PIECE_ROWS:
                 return
-            after = found[-1].ordinal
+            after = getattr(found[-1], key.key)
 
 
 def _between(query: Select[Any], column: Any, source: StoredCompletions | ResponsesSource) -> Select[Any]:
@@ -228,7 +230,12 @@ def _dataset_rows(source: DatasetSource) -> Select[DatasetRow]:
     )
     if source.split is not None:
         query = query.where(DatasetRow.split == source.split)
-    return query.order_by(DatasetRow.ordinal)
+    return query.order_by(_dataset_order(source))
+
+
+def _dataset_order(source: DatasetSource) -> Any:
+    """A limited run takes a sample that is the same each time and favours no age: the rows with the least hashes."""
+    return DatasetRow.ordinal if source.limit is None else DatasetRow.row_id
 
 
 def digest_of_item(item: Mapping[str, Any]) -> str:
