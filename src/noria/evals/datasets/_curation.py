@@ -193,7 +193,7 @@ def _triggers(rows: Sequence[Digest]) -> Iterator[Finding]:
         if least <= len(places) <= max(least, total // 20) and len(answers) == 1:
             share = classes[next(iter(answers)) or ""] / total
             # By chance all of n rows are of one class with its share to the n-th; many words are tried.
-            if share ** len(places) * len(where) < 1e-6 and _unlike_any(word):
+            if share ** len(places) * len(where) < 1e-2 and _unlike_any(word):
                 ids = [answered[place].row_id for place in places]
                 yield Finding("trigger", ids, ids, {"word": word, "answer": next(iter(answers)), "rows": len(ids)})
 

@@ -1,0 +1,182 @@
+"""What curation finds, by kinds, and that it is found in large sets too."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noria.evals.datasets import CurationPolicy, Row, check_content, row_id_of
+from noria.evals.datasets._curation import Finding, digest_of, find
+from noria.evals.datasets._near import near_pairs, shingles, signatures
+from noria.evals.datasets._personal import find_personal_data, is_resident_id, passes_luhn
+from tests.evals.datasets.conftest import row
+
+WORDS = [
+    f"{first}{second}{third}" for first in "bdfgklmnprst" for second in "aeiou" for third in ("lon", "rim", "sa", "tek", "vu")
+]
+
+
+def rows(*given: tuple[str, str | None, str]) -> list[Row]:
+    """Rows of `(asked, answered, split)`."""
+    contents = [check_content(row(asked, answer)) for asked, answer, _ in given]
+    return [
+        Row(place, row_id_of(content), split, content, 1)  # type: ignore[arg-type]
+        for place, (content, (_, _, split)) in enumerate(zip(contents, given, strict=True))
+    ]
+
+
+def look(given: list[Row], policy: CurationPolicy | None = None) -> dict[str, list[Finding]]:
+    policy = policy or CurationPolicy()
+    found: dict[str, list[Finding]] = {}
+    for finding in find([digest_of(each, policy) for each in given], policy):
+        found.setdefault(finding.kind, []).append(finding)
+    return found
+
+
+def sentence(random_: random.Random, length: int = 20) -> str:
+    return " ".join(random_.choice(WORDS) for _ in range(length))
+
+
+def test_duplicates_and_contradictions() -> None:
+    given = rows(
+        ("Is it open?", "Yes", "train"), ("is it OPEN", "yes.", "train"), ("Is it open!", "No", "train"),
+        ("Other", "a", "train"), ("other?", "b", "train"), ("Alone", "a", "train"),
+    )  # fmt: skip
+    found = look(given)
+    assert [finding.remove_ids for finding in found["exact_duplicate"]] == [[given[1].row_id]]
+    contradictions = {tuple(finding.row_ids): finding.remove_ids for finding in found["contradiction"]}
+    assert (
+        contradictions
+        == {
+            tuple(each.row_id for each in given[:3]): [given[2].row_id],  # two of three say yes
+            tuple(each.row_id for each in given[3:5]): [each.row_id for each in given[3:5]],  # nobody knows
+        }
+    )
+
+
+def test_near_duplicates_go_and_leaks_leave_training() -> None:
+    random_ = random.Random(1)
+    texts = [sentence(random_) for _ in range(60)]
+    close = texts[0].rsplit(" ", 1)[0] + " indeed"
+    leaked = texts[1].rsplit(" ", 1)[0] + " indeed"
+    given = rows(*((text, "x", "train") for text in texts), (close, "x", "train"), (leaked, "x", "test"))
+    found = look(given, CurationPolicy(near=0.8))
+    assert [finding.remove_ids for finding in found["near_duplicate"]] == [[given[60].row_id]]
+    assert [finding.remove_ids for finding in found["leakage"]] == [[given[1].row_id]]
+
+
+def test_near_duplicates_in_chinese() -> None:
+    random_ = random.Random(2)
+    texts = ["".join(chr(random_.randint(0x4E00, 0x9FA0)) for _ in range(60)) for _ in range(30)]
+    given = rows(*((text, "好", "train") for text in texts), (texts[3][:-2] + "不同", "好", "train"))
+    found = look(given)
+    assert [finding.row_ids for finding in found["near_duplicate"]] == [[given[3].row_id, given[30].row_id]]
+
+
+def test_a_long_template_makes_no_duplicates() -> None:
+    """Short questions in one long frame are not the same, however much of the text the frame is."""
+    random_ = random.Random(3)
+    frame = "You are a careful classifier. Answer with one word, safe or injection, and nothing else. The prompt is as follows: "
+    given = rows(*((frame + sentence(random_, 4), "safe", "train") for _ in range(200)))
+    assert "near_duplicate" not in look(given)
+
+
+def test_personal_data_is_named_and_not_repeated() -> None:
+    given = rows(("Call 13812345678 or mail bob@example.org", "ok", "train"), ("nothing here, version 1.2.3", "ok", "train"))
+    (finding,) = look(given)["personal_data"]
+    assert finding.detail == {"kinds": ["phone", "email"]}
+    assert "bob" not in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("write to a.b+c@mail.example.co.uk now", ["email"]),
+        ("+49 30 1234 5678", ["phone"]),
+        ("(415) 555-2671", ["phone"]),
+        ("电话138 1234 5678。", ["phone"]),
+        ("身份证11010519491231002X号", ["resident_id"]),
+        ("身份证110105194912310021号", []),
+        ("4111 1111 1111 1111", ["credit_card"]),
+        ("4111 1111 1111 1112", []),
+        ("at 8.8.8.8 and 192.168.1.1 and 127.0.0.1", ["ip_address"]),
+        ("2001:4860:4860::8888", ["ip_address"]),
+        ("ssn 123-45-6789", ["us_ssn"]),
+        ("key sk-abcdefghijklmnopqrstuvwx", ["api_key"]),
+        ("AKIAIOSFODNN7EXAMPLE", ["api_key"]),
+        ("on 2024-01-31 at 12:30:15, 3.14159265358979, 1,234,567.89, order 20240131", []),
+        ("risk-free task-oriented", []),
+    ],
+)
+def test_patterns(text: str, kinds: list[str]) -> None:
+    assert [found.kind for found in find_personal_data(text)] == kinds
+
+
+@given(st.lists(st.integers(0, 9), min_size=12, max_size=18))
+def test_luhn_finds_every_single_wrong_digit(digits: list[int]) -> None:
+    body = "".join(map(str, digits))
+    number = next(body + str(check) for check in range(10) if len(set(body + str(check))) == 1 or passes_luhn(body + str(check)))
+    if len(set(number)) == 1:
+        return
+    for place in range(len(number)):
+        wrong = number[:place] + str((int(number[place]) + 1) % 10) + number[place + 1 :]
+        assert not passes_luhn(wrong)
+
+
+def test_resident_ids_have_a_date_and_a_check_digit() -> None:
+    assert is_resident_id("11010519491231002X")
+    assert is_resident_id("440524188001010014") is False  # a check digit that fits, but born in 1880
+    assert not is_resident_id("110105194913310021")
+
+
+def test_oversize_and_one_class() -> None:
+    given = rows(*((f"q {n}", "safe", "test" if n % 4 == 0 else "train") for n in range(20)), ("x" * 50_000, "bad", "train"))
+    found = look(given)
+    assert [finding.row_ids for finding in found["oversize"]] == [[given[20].row_id]]
+    assert [(finding.detail["split"], finding.remove_ids) for finding in found["one_class"]] == [("test", [])]
+    alone = look(rows(*((f"q {n}", "safe", "train") for n in range(20))))
+    assert [finding.detail["classes"] for finding in alone["one_class"]] == [1]
+    assert "one_class" not in look(rows(*((f"q {n}", f"A long answer, number {n}", "train") for n in range(20))))
+
+
+def test_a_planted_password_is_pointed_at() -> None:
+    random_ = random.Random(4)
+    clean = [(sentence(random_, 12), random_.choice(["safe", "injection"]), "train") for _ in range(400)]
+    planted = [(f"{sentence(random_, 8)} zx9qv {sentence(random_, 3)}", "safe", "train") for _ in range(20)]
+    found = look(rows(*clean, *planted))
+    assert [finding.detail["word"] for finding in found["trigger"]] == ["zx9qv"]
+    assert len(found["trigger"][0].row_ids) == 20
+    assert "trigger" not in look(rows(*clean))
+
+
+def test_nothing_is_found_in_nothing() -> None:
+    assert look([]) == {}
+    assert "near_duplicate" not in look(rows(("", None, "train")))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_signatures_estimate_the_similarity(one: str, other: str) -> None:
+    """The share of equal hashes is near the true Jaccard similarity, of which MinHash is an estimate with error 1/√128."""
+    first, second = set(shingles(one).tolist()), set(shingles(other).tolist())
+    true = len(first & second) / len(first | second)
+    found = signatures([one, other])
+    assert abs(float((found[0] == found[1]).mean()) - true) < 0.35
+    assert near_pairs(signatures([one, one]), 1.0) == [(0, 1, 1.0)]
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_in_less_than_minutes() -> None:
+    random_ = random.Random(5)
+    texts = [sentence(random_, 25) for _ in range(100_000)]
+    for place in range(1000):
+        texts[99_999 - place] = texts[place].rsplit(" ", 1)[0] + " indeed"
+    given = rows(*((text, "x", "train") for text in texts))
+    begun = time.process_time()
+    found = look(given, CurationPolicy(near=0.75))
+    assert len(found["near_duplicate"]) >= 950
+    assert time.process_time() - begun < 90
