@@ -83,13 +83,17 @@ def test_each_bad_line_is_named(played: NoriaServer) -> None:
     assert job.fine_tuned_model is None and job.finished_at
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"", "empty"), (b"\n \n", "empty"), (b'{"a":"' + b"x" * 2_000_000 + b'"}', "2,000,0")])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "empty"), (b"\n \n", "empty"), (b'{"a":"' + b"x" * 2_000_000 + b'"}', "2,000,0")]
+)
 def test_a_file_with_nothing_to_learn_fails_the_job(played: NoriaServer, content: bytes, said: str) -> None:
     client = played.openai()
     job = until(client, create(client, content).id, ENDED)
     assert job.status == "failed" and job.error is not None and said in job.error.message
 
 
+@pytest.mark.slow
 def test_long_rows_are_left_out_and_sameness_is_warned_of(played: NoriaServer) -> None:
     client = played.openai()
     row = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "one"}]}
@@ -100,6 +104,7 @@ def test_long_rows_are_left_out_and_sameness_is_warned_of(played: NoriaServer) -
     assert "line 3 is left out" in told and "1 of 2 training rows say the same" in told and "one and the same answer" in told
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_where_it_was(played: NoriaServer) -> None:
     client = played.openai()
     job = until(client, create(client, chats(8), seed=14).id, ENDED)
@@ -109,6 +114,7 @@ def test_a_killed_training_goes_on_where_it_was(played: NoriaServer) -> None:
     assert sorted(steps) == [1, 2, 3, 4, 5, 6]  # each told once
 
 
+@pytest.mark.slow
 def test_out_of_memory_computes_less_at_once(played: NoriaServer) -> None:
     client = played.openai()
     job = until(client, create(client, chats(8), seed=13).id, ENDED)
@@ -118,6 +124,7 @@ def test_out_of_memory_computes_less_at_once(played: NoriaServer) -> None:
     assert any("Trying again from the last checkpoint" in text for text in messages(client, job.id))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "code", "runs"), [(15, "diverged", 1), (16, "training_killed", 3)])
 def test_what_cannot_succeed_ends(played: NoriaServer, seed: int, code: str, runs: int) -> None:
     client = played.openai()
@@ -126,6 +133,7 @@ def test_what_cannot_succeed_ends(played: NoriaServer, seed: int, code: str, run
     assert len(tries(played, job.id)) == runs
 
 
+@pytest.mark.slow
 def test_pause_resume_cancel_and_one_at_a_time(played: NoriaServer) -> None:
     client = played.openai()
     first, second = create(client, chats(8), seed=7), create(client, chats(8), seed=7)
@@ -145,6 +153,7 @@ def test_pause_resume_cancel_and_one_at_a_time(played: NoriaServer) -> None:
         client.fine_tuning.jobs.resume(second.id)
 
 
+@pytest.mark.slow
 def test_preferences_are_prepared_as_pairs(played: NoriaServer) -> None:
     client = played.openai()
     content = jsonl(preference(f"Say {n}", "good", "bad") for n in range(4))
@@ -185,6 +194,7 @@ def test_a_file_for_something_else_is_refused(played: NoriaServer) -> None:
         client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, chats(2), "assistants"))
 
 
+@pytest.mark.slow
 def test_a_killed_server_takes_its_trainings_up_again(played: NoriaServer) -> None:
     from tests.conftest import start_server
 

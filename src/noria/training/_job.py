@@ -8,34 +8,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from noria.errors import NoriaError, NotFound
 from noria.jobs import JobContext
 from noria.settings import Settings
-from noria.store import Blobs, Database, File, TuningEvent, TuningJob
+from noria.store import Blobs, Database, File, TuningJob
 
-from ._forgetting import compare
+from ._listener import Listener
 from ._machine import this_machine
 from ._outcome import Outcome, Shop
 from ._plan import Attempts, DataFacts, Hyper, Plan, Report, read_json
 from ._process import Action, TrainingProcess
-from ._records import ENDED, Records, metrics_event
+from ._records import ENDED, Records
 from ._request import TuningRequest
 from ._resolve import check_memory, resolve
 
 __all__ = ["Failed", "Run", "Workshop", "request_of"]
 
-_log = logging.getLogger("noria.training")
 MOST_FAILURES = 3
 STOP_GRACE_S = 8.0
 SHUTDOWN_GRACE_S = 4.0
 LEAST_MICRO_TOKENS = 64
-_FLUSH_S = 0.5
 
 
 class Failed(Exception):
@@ -96,12 +91,15 @@ class Run:
         self._records, self._folder = workshop.records, workshop.folder(tuning_id)
         self.gate = asyncio.Event()
         self._process: TrainingProcess | None = None
-        self._failure: Report | None = None
-        self._problems: list[str] = []
-        self._events: list[TuningEvent] = []
-        self._flushed = self._estimated = 0.0
-        self._total = 1
-        self._done: Report | None = None
+        self._listener = Listener(tuning_id, self._folder, workshop.records, context, self._checkpoint)
+
+    @property
+    def _outcome(self) -> Outcome:
+        return Outcome(self._shop.database, self._shop.blobs, self._shop.shop, self._folder)
+
+    async def _checkpoint(self, report: Report) -> None:
+        plan = await asyncio.to_thread(Plan.read, self._folder)
+        await self._outcome.checkpoint(await self._records.get(self._id), plan, report)
 
     async def go(self) -> None:
         """To one of the ends. Raises Failed where there is no model at the end."""
@@ -113,12 +111,12 @@ class Run:
         try:
             await self._prepared(row)
             plan = await self._planned(row)
-            while self._done is None and not (self._folder / "done.json").exists():
+            while not self._listener.done:
                 await self.gate.wait()
                 async with self._shop.slots:
                     if self.gate.is_set():
                         await self._attempt(plan)
-            await Outcome(self._shop.database, self._shop.blobs, self._shop.shop, self._folder).finish(row, plan, self._export)
+            await self._outcome.finish(row, plan, self._export)
         finally:
             if self._process is not None:
                 await asyncio.shield(self._process.stop(SHUTDOWN_GRACE_S))
@@ -160,11 +158,11 @@ class Run:
         code = await self._run("prepare")
         while not self.gate.is_set():  # paused meanwhile
             await self.gate.wait()
-            self._problems.clear()
+            self._listener.problems.clear()
             code = await self._run("prepare")
-        if self._problems:
-            param = self._problems[0].split(",")[0].split(":")[0]
-            raise Failed(f"invalid_{param}", " ".join(self._problems[:3]), param)
+        if self._listener.problems:
+            param = self._listener.problems[0].split(",")[0].split(":")[0]
+            raise Failed(f"invalid_{param}", " ".join(self._listener.problems[:3]), param)
         if code != 0:
             raise self._why(code, "The files could not be prepared")
         await self._warn_about_data()
@@ -243,7 +241,7 @@ class Run:
         await asyncio.to_thread(plan.write, self._folder)
         await self._records.update(self._id, unless=ENDED | {"paused"}, status="running")
         process_code = await self._run("train")
-        if self._done is not None or not self.gate.is_set():
+        if self._listener.done or not self.gate.is_set():
             return
         assert plan.hyper is not None
         out_of_memory = process_code == 4 or (self._process is not None and self._process.over_memory)
@@ -263,8 +261,8 @@ class Run:
         await self._records.say(self._id, text, "warn")
 
     def _why(self, code: int, what: str) -> Failed:
-        if self._failure is not None:
-            return Failed(self._failure.get("code", "training_failed"), self._failure.get("message", ""))
+        if (failure := self._listener.failure) is not None:
+            return Failed(failure.get("code", "training_failed"), failure.get("message", ""))
         if self._process is not None and self._process.over_memory:
             return Failed("out_of_memory", f"The training needed more than {self._shop.memory_mb:,} MiB (train_memory_mb).")
         if code < 0 or code == 137:
@@ -280,7 +278,7 @@ class Run:
 
     async def _run(self, action: Action) -> int:
         """Runs a part of the training process to its end, and tells what it reports."""
-        self._failure = None
+        self._listener.failure = None
         shop = self._shop
         self._process = await TrainingProcess.start(
             action,
@@ -292,90 +290,8 @@ class Run:
         try:
             async with contextlib.aclosing(self._process.reports()) as reports:
                 async for report in reports:
-                    await self._hear(report)
+                    await self._listener.hear(report)
         finally:
             with contextlib.suppress(NotFound):
-                await asyncio.shield(self._flush())
+                await asyncio.shield(self._listener.flush())
         return await self._process.wait()
-
-    async def _hear(self, report: Report) -> None:
-        match report.get("type"):
-            case "metrics":
-                await self._heard_metrics(report)
-            case "started":
-                await self._heard_started(report)
-            case "note":
-                await self._records.say(self._id, report.get("message", ""), report.get("level", "info"))
-            case "problem":
-                await self._heard_problem(report)
-            case "invalid":
-                count = report.get("count", 0)
-                self._problems.append(f"{report.get('file')}: {count:,} line{'s are' if count != 1 else ' is'} wrong in all.")
-            case "checkpoint":
-                await self._flush()
-                row, plan = await self._records.get(self._id), await asyncio.to_thread(Plan.read, self._folder)
-                await Outcome(self._shop.database, self._shop.blobs, self._shop.shop, self._folder).checkpoint(row, plan, report)
-            case "forgetting":
-                await self._heard_forgetting(report)
-            case "progress":
-                await self._context.progress(report.get("done", 0), report.get("total"), "", stage=report.get("what", ""))
-            case "error":
-                self._failure = report
-            case "done":
-                self._done = report
-                await asyncio.to_thread(_write_done, self._folder, report)
-            case _:
-                pass
-
-    async def _heard_started(self, report: Report) -> None:
-        step, self._total = report.get("step", 0), report.get("steps", 1)
-        self._begun_at, self._begun_step = time.time(), step
-        await self._records.forget_steps_after(self._id, step)
-        where = f"on {report.get('device')} in {report.get('precision')}"
-        text = f"Fine-tuning goes on after step {step} of {self._total}" if step else "Fine-tuning job started"
-        await self._records.say(self._id, f"{text}, {where}.")
-
-    async def _heard_metrics(self, report: Report) -> None:
-        data = report.get("data", {})
-        self._events.append(metrics_event(self._id, data, self._total))
-        if time.monotonic() - self._flushed > _FLUSH_S:
-            await self._flush()
-        detail = {key: data[key] for key in ("train_loss", "full_valid_loss", "tokens_per_s") if data.get(key) is not None}
-        await self._context.progress(data["step"], self._total, "steps", stage="training", **detail)
-        if time.monotonic() - self._estimated > 5:
-            self._estimated = time.monotonic()
-            taken = data["step"] - self._begun_step
-            left_s = (time.time() - self._begun_at) / max(1, taken) * (self._total - data["step"])
-            await self._records.update(self._id, unless=ENDED, estimated_finish=int(time.time() + left_s))
-
-    async def _heard_problem(self, report: Report) -> None:
-        line, reason = report.get("line", 0), report.get("reason", "")
-        text = f"{report.get('file')}, line {line}: {reason}" if line else f"{report.get('file')}: {reason}"
-        self._problems.append(text)
-        await self._records.say(self._id, text, "error")
-
-    async def _heard_forgetting(self, report: Report) -> None:
-        if report.get("what") != "after":
-            return
-        before = await asyncio.to_thread(read_json, self._folder / "general-before.json")
-        found = compare(before or [], report.get("data", {}).get("items", [])) if before else None
-        if found is None:
-            return
-        row = await self._records.get(self._id)
-        await self._records.update(self._id, resolved={**row.resolved, "forgetting": found})
-        text = f"General set: {found['before']:.0%} known before, {found['after']:.0%} after."
-        if found["forgot"]:
-            text += " The model has forgotten: fewer epochs, a lower rate or some general rows among the training data may help."
-        await self._records.say(self._id, text, "warn" if found["forgot"] else "info", {"forgetting": found})
-
-    async def _flush(self) -> None:
-        events, self._events = self._events, []
-        self._flushed = time.monotonic()
-        if events:
-            await self._records.add_events(events)
-
-
-def _write_done(folder: Path, report: Any) -> None:
-    from ._plan import write_json
-
-    write_json(folder / "done.json", report)

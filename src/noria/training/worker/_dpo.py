@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from trl import DPOTrainer
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from ._batches import EpochOrder
 from ._sft import Stopped
@@ -46,7 +46,8 @@ class Preferences(DPOTrainer):
 
     def get_train_dataloader(self) -> Any:
         size = self.args.per_device_train_batch_size
-        loader: Any = DataLoader(self.train_dataset, batch_size=size, sampler=self._order, collate_fn=self.data_collator)
+        rows: Any = self.train_dataset
+        loader: Any = DataLoader(rows, batch_size=size, sampler=self._order, collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:

@@ -23,7 +23,7 @@ def load_model(plan: Plan, hyper: Hyper, checkpoint: Path) -> Any:
     lora = plan.kind == "lora"
     packed = hyper.packing and plan.method == "supervised"
     dtype = torch.bfloat16 if lora and hyper.precision == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype=dtype, attn_implementation=SEGMENTS if packed else "sdpa", local_files_only=True
     )
     model.config.use_cache = False

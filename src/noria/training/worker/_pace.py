@@ -58,9 +58,8 @@ def paced(trainer_class: type[Any], hyper: Hyper, clock: Clock) -> type[Any]:
 
     class Paced(trainer_class):
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            if self.lr_scheduler is None:
-                self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor(num_training_steps))
-                self._created_lr_scheduler = True
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor(num_training_steps))
+            self._created_lr_scheduler = True
             return self.lr_scheduler
 
     return Paced

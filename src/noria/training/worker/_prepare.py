@@ -12,7 +12,7 @@ import orjson
 
 from noria.engines.openvino import chat_renderer, write_checkpoint
 from noria.errors import NoriaError
-from noria.training._plan import DataFacts, Facts, FileFacts, FileRole, Plan, read_json, write_json
+from noria.training._plan import DataFacts, Facts, FileFacts, FileRole, Plan, write_json
 from noria.training._rows import Chat, Preference, Problem, fingerprint, parse_line, read_lines
 
 from ._reporting import Reporter
@@ -43,7 +43,7 @@ def prepare(folder: Path, reporter: Reporter) -> bool:
 
 
 def model_facts(checkpoint: Path) -> Facts:
-    config = read_json(checkpoint / "config.json")
+    config = orjson.loads((checkpoint / "config.json").read_bytes())
     with (checkpoint / "model.safetensors").open("rb") as file:
         header = orjson.loads(file.read(int.from_bytes(file.read(8), "little")))
     parameters = sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from ._batches import EpochOrder, StepCollator
 from ._tokens import Tokens
@@ -43,7 +43,8 @@ class Supervised(SFTTrainer):
 
     def get_train_dataloader(self) -> Any:
         size = self.args.per_device_train_batch_size
-        loader: Any = DataLoader(self.train_dataset, batch_size=size, sampler=self._order, collate_fn=self.data_collator)
+        rows: Any = self.train_dataset
+        loader: Any = DataLoader(rows, batch_size=size, sampler=self._order, collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -83,16 +84,17 @@ class Supervised(SFTTrainer):
         """Mean loss and accuracy over (at most `most` of) the examples."""
         collate = StepCollator(tokens, **self._make)
         chosen = range(len(tokens)) if most is None else range(min(most, len(tokens)))
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         loss = correct = count = 0.0
         with torch.no_grad():
             for start in range(0, len(chosen), 64):
                 for piece in collate([{"index": i} for i in chosen[start : start + 64]])["pieces"]:
                     if self._stop.is_set():
                         raise Stopped
-                    summed, right, number = self.piece_loss(self.model, piece)
+                    summed, right, number = self.piece_loss(model, piece)
                     loss, correct, count = loss + float(summed), correct + right, count + number
-        self.model.train()
+        model.train()
         return loss / max(1, count), correct / max(1, count)
 
 
