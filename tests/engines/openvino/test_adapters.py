@@ -47,7 +47,6 @@ def test_a_mixed_step_gives_each_token_its_own_model(folders: dict[str, Path]) -
     model = tiny.paged()
     registry = AdapterRegistry(model, "base", 8)
     adapters = {name: registry.load(name, folder) for name, folder in folders.items()}
-    registry.settle()
     who: list[str | None] = ["two", None, "one", "three", None, "one"]
     prompts = [PROMPT[: 5 + 6 * i] for i in range(len(who))]
     slices = [
@@ -73,7 +72,6 @@ def test_an_adapter_that_was_unloaded_still_ends_its_answers(folders: dict[str, 
     assert registry.unload("one") and not registry.unload("one")
     with pytest.raises(NotFound):
         registry.ensure("one")
-    registry.settle()
 
 
 def test_a_name_that_means_another_adapter_now(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -88,7 +86,6 @@ def test_a_name_that_means_another_adapter_now(folders: dict[str, Path], tmp_pat
     assert registry.find("it") is second  # what could not be read changes nothing
     with pytest.raises(Conflict):
         registry.load("base", folders["one"])
-    registry.settle()
 
 
 # Files that are refused -------------------------------------------------------------------------------------------------

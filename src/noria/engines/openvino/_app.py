@@ -128,7 +128,6 @@ class WorkerApp:
             else:
                 await asyncio.to_thread(loading.join, 20)  # native code must not be at work when the process ends
                 if self._served is not None:
-                    await asyncio.to_thread(self._served.adapters.settle)
                     await asyncio.to_thread(self._served.engine.stop)
                 await send({"type": "lifespan.shutdown.complete"})
                 return

@@ -85,21 +85,21 @@ def _i64(values: list[int]) -> Any:
 
 
 class Stack:
-    """The rows of some adapters, one below the other, once for each float type that a compilation wants."""
+    """The rows of some adapters, one below the other, in the float type that the compilation wants."""
 
-    def __init__(self, adapters: Sequence[Adapter], modules: Mapping[str, Module], kinds: Sequence[Any]) -> None:
+    def __init__(self, adapters: Sequence[Adapter], modules: Mapping[str, Module], kind: Any) -> None:
         self.adapters = tuple(adapters)
         begins = np.cumsum([0, *(adapter.rank for adapter in adapters)])
         self._rows = {adapter.digest: (int(begins[i]), int(begins[i + 1])) for i, adapter in enumerate(adapters)}
-        self._arrays = {kind: self._stacked(modules, kind, int(begins[-1])) for kind in kinds}
-        self._tensors: dict[tuple[Any, int, int], list[tuple[str, ov.Tensor]]] = {}
+        self._arrays = self._stacked(modules, kind, int(begins[-1]))
+        self._tensors: dict[tuple[int, int], list[tuple[str, ov.Tensor]]] = {}
 
     def __contains__(self, adapter: Adapter) -> bool:
         return adapter.digest in self._rows
 
     @property
     def num_bytes(self) -> int:
-        return sum(array.nbytes for arrays in self._arrays.values() for array in arrays.values())
+        return sum(array.nbytes for array in self._arrays.values())
 
     def _stacked(self, modules: Mapping[str, Module], kind: Any, num_rows: int) -> dict[str, Array]:
         arrays: dict[str, Array] = {}
@@ -129,12 +129,11 @@ class Stack:
             at += count
         return gate
 
-    def tensors(self, kind: Any, rows: tuple[int, int]) -> list[tuple[str, ov.Tensor]]:
+    def tensors(self, rows: tuple[int, int]) -> list[tuple[str, ov.Tensor]]:
         """The inputs for these rows: views, made once."""
-        key = (kind, *rows)
-        if key not in self._tensors:
+        if rows not in self._tensors:
             first, last = rows
-            self._tensors[key] = [
-                (name, ov.Tensor(array[first:last], shared_memory=True)) for name, array in self._arrays[kind].items()
+            self._tensors[rows] = [
+                (name, ov.Tensor(array[first:last], shared_memory=True)) for name, array in self._arrays.items()
             ]
-        return self._tensors[key]
+        return self._tensors[rows]

@@ -7,7 +7,6 @@ leaves memory, not the list: it is read again when asked for. Methods that read 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from noria.engines.openvino._runner import PagedModel
 from noria.errors import Conflict, NotFound
 
 __all__ = ["AdapterRegistry"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,7 +37,6 @@ class AdapterRegistry:
         self._limit = max(1, limit)
         self._known: dict[str, _Known] = {}
         self._lock = threading.Lock()
-        self._widening: threading.Thread | None = None
 
     def find(self, name: str) -> Adapter | None:
         """An adapter that is in memory. Never blocks."""
@@ -84,11 +80,6 @@ class AdapterRegistry:
         """What /v1/noria/adapters shows."""
         return [_shown(name, known) for name, known in sorted(self._known.items())]
 
-    def settle(self) -> None:
-        """Waits for compilations that run beside the answers."""
-        if self._widening is not None:
-            self._widening.join(20)
-
     def _in_memory(self, name: str, known: _Known) -> Adapter:
         known.used_s = time.monotonic()
         if known.adapter is None:
@@ -105,23 +96,10 @@ class AdapterRegistry:
             known.adapter = None
         newcomer.used_s = time.monotonic()
         self._publish()
-        self._widen()
 
     def _publish(self) -> None:
         adapters = [known.adapter for known in self._known.values() if known.adapter is not None]
         self._model.stack = self._model.stack_of(adapters) if adapters else None
-
-    def _widen(self) -> None:
-        """The form for many tokens is made in the background; prompts are slower until it is there."""
-        if self._widening is None:
-            self._widening = threading.Thread(target=self._widened, name="noria-adapt", daemon=True)
-            self._widening.start()
-
-    def _widened(self) -> None:
-        try:
-            self._model.adapt_widely()
-        except Exception:
-            _log.exception("adapters serve, but their prompts could not be made faster")
 
 
 def _stamp(folder: Path) -> tuple[int, ...]:

@@ -6,8 +6,8 @@ model, which alone knows them (a quantised cache keeps its scales in extra rows)
 
 Two compilations of the graph share the caches: *narrow* for steps of few tokens (decoding), where float32 with
 dynamically quantised activations is faster, and *wide* for the others (prompts), where half floats on matrix units are.
-Steps with adapters run on two more (`_lora`), made when the first adapter comes, so that steps of the base alone cost what
-they cost without.
+Steps with adapters run on a third (`_lora`), wide and made when the first adapter comes, so that steps of the base alone cost
+what they cost without.
 
 Shapes: T new tokens of all sequences, S sequences, R rows of logits, V vocabulary.
 """
@@ -31,8 +31,6 @@ from noria.errors import ConfigurationError
 
 WIDE_FROM_TOKENS = 48
 """Where the two compilations break even (measured: design/0001-local-engine.md)."""
-ADAPTED_WIDE_FROM_TOKENS = 12
-"""Where those with adapters do (design/0005-adapters.md)."""
 
 __all__ = ["PagedModel", "RunnerConfig", "Slice"]
 
@@ -83,10 +81,9 @@ class Slice:
 
 @dataclass
 class _Adapted:
-    """A compilation with adapters: the float type of its inputs, and what they hold now."""
+    """The compilation with adapters, and what its inputs hold now."""
 
     request: ov.InferRequest
-    kind: Any
     bound: tuple[Stack, tuple[int, int]] | None = None
 
 
@@ -97,7 +94,7 @@ class PagedModel:
         self._paged = model = self._read()
         self.modules = projections(model)
         paged_attention_transformation(model)
-        self._adapted: list[_Adapted] = []  # none, or one for few tokens and one for many
+        self._adapted: _Adapted | None = None
         self._adapted_lock = threading.Lock()
         self.stack: Stack | None = None  # replaced by whoever loads an adapter; read once a step
         compiled = self._compile(model, config.properties)
@@ -129,32 +126,31 @@ class PagedModel:
     def adapt(self) -> None:
         """Compiles the form that takes adapters, once. May run beside `run`, in another thread."""
         with self._adapted_lock:
-            if not self._adapted:
-                self._adapted = [self._adapted_form(np.float32, self._config.properties)]
-
-    def adapt_widely(self) -> None:
-        """Likewise the form for many tokens; until then the other one runs every step with adapters."""
-        wide = self._config.wide_properties
-        with self._adapted_lock:
-            if wide is not None and len(self._adapted) == 1:
-                self._adapted = [*self._adapted, self._adapted_form(np.float16, wide)]
+            if self._adapted is None:
+                self._adapted = self._adapted_form()
 
     def stack_of(self, adapters: Seq[Adapter]) -> Stack:
-        """These adapters' rows in memory, each once, for the compilations that there are or will be."""
-        kinds = [np.float32] if self._config.wide_properties is None else [np.float32, np.float16]
-        return Stack(list({adapter.digest: adapter for adapter in adapters}.values()), self.modules, kinds)
+        """These adapters' rows in memory, each once."""
+        return Stack(list({adapter.digest: adapter for adapter in adapters}.values()), self.modules, self._adapter_kind)
 
-    def _adapted_form(self, kind: Any, properties: tuple[tuple[str, str], ...]) -> _Adapted:
+    @property
+    def _adapter_kind(self) -> Any:
+        """Half floats beside half floats: the graph would convert others in every step."""
+        return np.float32 if self._config.wide_properties is None else np.float16
+
+    def _adapted_form(self) -> _Adapted:
         model = self._read()
-        bind_adapters(model, kind)
+        bind_adapters(model, self._adapter_kind)
         paged_attention_transformation(model)
-        compiled = self._compile(model, properties)
-        caches = _caches(compiled)
-        if caches != self._caches:
-            raise ConfigurationError("With adapters this processor wants another key/value cache; they cannot be served here.")
-        request = compiled.create_infer_request()
-        self._attach(request, caches)
-        return _Adapted(request, kind)
+        for properties in (self._config.wide_properties, self._config.properties):
+            if properties is None:
+                continue
+            compiled = self._compile(model, properties)
+            if _caches(compiled) == self._caches:  # else this processor lacks that precision
+                request = compiled.create_infer_request()
+                self._attach(request, self._caches)
+                return _Adapted(request)
+        raise ConfigurationError("With adapters this processor wants another key/value cache; they cannot be served here.")
 
     def _read(self) -> ov.Model:
         """The graph anew: the transformation changes it in place."""
@@ -219,14 +215,14 @@ class PagedModel:
     def _with_adapters(self, adapters: list[Adapter], counts: list[tuple[int, Adapter | None]]) -> tuple[ov.InferRequest, Array]:
         """The request that holds the rows of these adapters, and the gate for its tokens."""
         self.adapt()
-        stack = self.stack
+        assert self._adapted is not None
+        form, stack = self._adapted, self.stack
         if stack is None or not all(adapter in stack for adapter in adapters):
             # One was unloaded while its answer was still being written: it comes back until that ends.
             stack = self.stack = self.stack_of([*(stack.adapters if stack else ()), *adapters])
-        form = self._adapted[-1 if sum(count for count, _ in counts) >= ADAPTED_WIDE_FROM_TOKENS else 0]
         rows = stack.range_of(adapters)
         if form.bound != (stack, rows):
-            for name, tensor in stack.tensors(form.kind, rows):
+            for name, tensor in stack.tensors(rows):
                 form.request.set_tensor(name, tensor)
             form.bound = (stack, rows)
         return form.request, stack.gate(counts, rows)
