@@ -41,6 +41,7 @@ _BY_STATUS: dict[int, type[NoriaError]] = {
     504: UpstreamTimeout,
 }
 _Params = Mapping[str, Any]
+_MOST_BYTES = 100 * 1024 * 1024
 
 
 class Stream:
@@ -94,11 +95,40 @@ class Api:
     async def delete(self, path: str, params: _Params | None = None) -> Any:
         return await self._call("DELETE", path, params=_given(params))
 
-    async def upload(self, filename: str, content_type: str, pieces: AsyncIterable[bytes]) -> dict[str, Any]:
-        """Stores a file for knowledge without holding it in memory."""
-        boundary, body = _multipart(filename, content_type or "application/octet-stream", pieces)
+    async def upload(
+        self,
+        filename: str,
+        content_type: str,
+        pieces: AsyncIterable[bytes],
+        *,
+        path: str = "/v1/files",
+        fields: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Sends a file without holding it in memory; by default one for knowledge."""
+        given = {"purpose": "assistants"} if fields is None else fields
+        boundary, body = _multipart(filename, content_type or "application/octet-stream", pieces, given)
         headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
-        return await self._call("POST", "/v1/files", content=body, headers=headers, timeout=600.0)
+        return await self._call("POST", path, content=body, headers=headers, timeout=600.0)
+
+    async def download(self, path: str, params: _Params | None = None) -> tuple[str, bytes]:
+        """A file's name and content, for the browser. Raises PayloadTooLarge beyond what a page should hold."""
+        found = self.endpoint()
+        content = bytearray()
+        try:
+            async with self._client.stream(
+                "GET", found.url + path, params=_given(params), headers=_authorization(found), timeout=600.0
+            ) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                    raise _error(response.status_code, _json(response))
+                async for piece in response.aiter_bytes():
+                    content += piece
+                    if len(content) > _MOST_BYTES:
+                        raise PayloadTooLarge("This is too large for the browser.", hint="Use the command line: noria --help")
+                name = response.headers.get("content-disposition", "").partition('filename="')[2].rstrip('"')
+        except httpx.HTTPError as error:
+            raise _unreachable(found, error) from None
+        return name or "export", bytes(content)
 
     @asynccontextmanager
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Stream]:
@@ -160,7 +190,9 @@ def _unreachable(found: Endpoint, error: httpx.HTTPError) -> Unavailable:
     return Unavailable(f"The API at {found.url} does not answer.", code="api_unreachable", hint="Start it with: noria up")
 
 
-def _multipart(filename: str, content_type: str, pieces: AsyncIterable[bytes]) -> tuple[str, AsyncIterator[bytes]]:
+def _multipart(
+    filename: str, content_type: str, pieces: AsyncIterable[bytes], fields: Mapping[str, str]
+) -> tuple[str, AsyncIterator[bytes]]:
     """RFC 7578 by hand: httpx encodes files from blocking objects only."""
     import secrets
 
@@ -169,7 +201,8 @@ def _multipart(filename: str, content_type: str, pieces: AsyncIterable[bytes]) -
     kind = content_type.replace("\r", "").replace("\n", "")
 
     async def body() -> AsyncIterator[bytes]:
-        yield f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nassistants\r\n'.encode()
+        for name, value in fields.items():
+            yield f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\nContent-Type: {kind}\r\n\r\n'
         yield head.encode()
         async for piece in pieces:

@@ -37,10 +37,12 @@ def interval_bar(found: Mapping[str, Any] | None) -> None:
 
 
 def p_value(value: float | None) -> str:
-    """`0.031`, `2.3e-05`; tiny ones as below what a test can tell."""
+    """`0.031`, `0.0004`, `2e-05`; tiny ones as below what a test can tell."""
     if value is None:
         return "–"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}" if value > 1e-12 else "< 1e-12"
+    return (
+        f"{value:.3f}" if value >= 0.01 else f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}" if value > 1e-12 else "< 1e-12"
+    )
 
 
 def bar(label: str, parts: list[tuple[str, float, str]]) -> None:

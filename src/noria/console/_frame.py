@@ -10,6 +10,7 @@ from nicegui import PageArguments, ui
 
 from noria.console._home import home_page
 from noria.console._knowledge import knowledge_page
+from noria.console._lineage import lineage_page
 from noria.console._models import models_page
 from noria.console._playground import playground_page
 from noria.console._session import Backend, Session
@@ -19,9 +20,11 @@ from noria.console._store_page import store_page
 from noria.console._trace_page import trace_page
 from noria.console._traces import traces_page
 from noria.console._widgets import box, button, text
+from noria.console.datasets import dataset_page, datasets_page
 from noria.console.evals import comparison_page, eval_page, evals_page, run_page
 from noria.console.prompts import prompt_page, prompts_page
 from noria.console.texts import LANGUAGES
+from noria.console.wheel import wheel_page, wheels_page
 from noria.errors import AuthenticationFailed, NoriaError
 
 __all__ = ["add_pages"]
@@ -41,7 +44,9 @@ _NAVIGATION: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         "improve",
         (
             ("traces", "/traces", "account_tree"),
+            ("datasets", "/datasets", "dataset"),
             ("evals", "/evals", "rule"),
+            ("wheel", "/wheels", "autorenew"),
         ),
     ),
     ("run", (("models", "/models", "memory"), ("settings", "/settings", "tune"))),
@@ -57,10 +62,15 @@ _PAGES: dict[str, Builder] = {
     "/prompts/{prompt}": prompt_page,
     "/knowledge": knowledge_page,
     "/knowledge/{store}": store_page,
+    "/datasets": datasets_page,
+    "/datasets/{dataset}": dataset_page,
     "/evals": evals_page,
     "/evals/{eval}": eval_page,
     "/evals/{eval}/compare": comparison_page,
     "/evals/{eval}/runs/{run}": run_page,
+    "/wheels": wheels_page,
+    "/wheels/{wheel}": wheel_page,
+    "/lineage": lineage_page,
     "/models": models_page,
     "/settings": settings_page,
     "/traces": traces_page,

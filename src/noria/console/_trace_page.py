@@ -11,7 +11,7 @@ from noria.console import _format
 from noria.console._feedback import feedback_panel, said_of
 from noria.console._session import Session
 from noria.console._span_detail import span_detail
-from noria.console._waterfall import Waterfall
+from noria.console._waterfall import Waterfall, flatten
 from noria.console._widgets import box, button, confirm, copyable, dialog, page_head, panel, state, text
 
 __all__ = ["trace_page"]
@@ -36,12 +36,14 @@ async def trace_page(session: Session, trace: str) -> None:
         confirm(session, t("trace.delete"), t("trace.delete_text"), delete, verb=t("delete"))
 
     with page_head(found["name"] or found["id"], session.time(found["start_ns"] / 1e9)):
+        lineage = f"/lineage?id={found['id']}"
+        button(t("lineage.title"), lambda: ui.navigate.to(lineage), icon="o_hub", kind="quiet")
         button(t("trace.copy_id"), copy_id, icon="tag", kind="quiet")
         button(t("trace.raw"), lambda: _raw(session, found), icon="data_object", kind="quiet")
         button(t("delete"), ask, icon="delete_outline", kind="quiet")
     _summary(session, found)
     with box("trace"):
-        with box():
+        with box("column"):
             with box("panel falls"):
                 waterfall = Waterfall(session, found)
             with panel(t("feedback.title")):
@@ -59,7 +61,7 @@ async def trace_page(session: Session, trace: str) -> None:
 
 def _answer(trace: dict[str, Any]) -> str:
     """What the request answered, where a correction begins."""
-    for span in trace["spans"]:
+    for _, span in flatten(trace["spans"]):
         if isinstance(span["output"], list) and span["output"] and isinstance(span["output"][-1], dict):
             return said_of(span["output"][-1])
     return ""

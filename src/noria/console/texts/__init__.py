@@ -5,23 +5,40 @@ from __future__ import annotations
 from typing import Literal
 
 from noria.console.texts import (
+    _datasets,
     _evals,
     _everywhere,
     _feedback,
     _home,
     _knowledge,
+    _lineage,
     _models,
     _playground,
     _prompts,
     _settings,
     _traces,
+    _wheel,
 )
 
 __all__ = ["LANGUAGES", "PAGES", "WORDS", "Language", "Texts", "choose_language"]
 
 Language = Literal["en", "zh"]
 LANGUAGES: dict[Language, str] = {"en": "English", "zh": "中文"}
-PAGES = (_everywhere, _home, _playground, _prompts, _knowledge, _traces, _feedback, _evals, _models, _settings)
+PAGES = (
+    _everywhere,
+    _home,
+    _playground,
+    _prompts,
+    _knowledge,
+    _traces,
+    _feedback,
+    _datasets,
+    _evals,
+    _wheel,
+    _lineage,
+    _models,
+    _settings,
+)
 WORDS: dict[str, tuple[str, str]] = {key: words for page in PAGES for key, words in page.TEXTS.items()}
 
 
