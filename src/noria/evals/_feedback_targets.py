@@ -136,9 +136,9 @@ class TargetFinder:
 async def trace_of_answer(traces: TraceStore, project_id: str, identity: str) -> str | None:
     """The trace of an answer that was not stored: its id holds the time and the span."""
     match = _ANSWER.fullmatch(identity)
-    if match is None:
+    if match is None or (near_ns := int(match[2], 16) * 1_000_000) >= 2**62:
         return None
-    return await traces.trace_with_span(match[3], int(match[2], 16) * 1_000_000, project=project_id)
+    return await traces.trace_with_span(match[3], near_ns, project=project_id)
 
 
 def _without_trace(target: Target, row: Completion | StoredResponse | None) -> Found | None:
