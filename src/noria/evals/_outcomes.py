@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
 from sqlalchemy import func, insert, select, update
 
 from noria.store import Database, EvalItem, EvalRun
@@ -55,7 +56,7 @@ class Outcomes:
         await self._room.acquire()
         if self._writer is not None and self._writer.done():
             self._writer.result()
-        self._waiting.append(row)
+        self._waiting.append(_storable(row))
 
     async def _write_on(self) -> None:
         try:
@@ -87,6 +88,12 @@ class Outcomes:
         for _ in rows:
             self._room.release()
         await self._report(sum(counts.values()))
+
+
+def _storable(row: dict[str, Any]) -> dict[str, Any]:
+    """NUL characters, which a model may say and PostgreSQL cannot store, become the replacement character."""
+    raw = orjson.dumps(row)
+    return orjson.loads(raw.replace(b"\\u0000", b"\\ufffd")) if b"\\u0000" in raw else row
 
 
 def shown(counts: dict[str, int]) -> dict[str, int]:
