@@ -190,6 +190,14 @@ def fields_vector_stores() -> str:
     )
 
 
+def fields_fine_tuning() -> str:
+    from openai.types.fine_tuning.job_create_params import JobCreateParams
+
+    from noria.server._fine_tuning import CreateTuningBody
+
+    return _fields(CreateTuningBody, JobCreateParams, lambda _: _ACTED_ON)
+
+
 def _without_path(params: Any) -> Any:
     """The client's own parameters without those that stand in the path."""
     hints = {name: hint for name, hint in get_type_hints(params).items() if name != "vector_store_id"}
@@ -276,6 +284,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "fields embeddings": fields_embeddings,
     "fields responses": fields_responses,
     "fields vector stores": fields_vector_stores,
+    "fields fine-tuning": fields_fine_tuning,
     "fields tools": fields_tools,
 }
 

@@ -144,7 +144,7 @@ def test_neither_packing_nor_pieces_change_what_is_learned(tiny_folder: Path, tm
         (loss / step["num_learned"]).backward()
         gradients.append(torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]))
     for other in gradients[1:]:
-        torch.testing.assert_close(other, gradients[0], rtol=1e-3, atol=1e-5)
+        assert float((other - gradients[0]).norm() / gradients[0].norm()) < 1e-4
 
 
 class _Plain:
