@@ -26,6 +26,8 @@ from ._versions import Staging, Versions
 __all__ = ["Collector", "CompletionFilter", "Expect", "FeedbackPolicy", "judge"]
 
 _PAGE = 100
+_EVALS = "noria.evals"
+"""The tracer of evals. Their traces are taken only when they are asked for by name."""
 Expect = Literal["answer", "nothing"]
 
 
@@ -200,6 +202,8 @@ class Collector:
                     source = Source(trace_id=trace_id, span_id=answer.span_id if answer else None)
                     if answer is None:
                         report.skipped["no_model_call"] += 1
+                    elif wanted.name is None and any(span.scope == _EVALS for span in inside):
+                        report.skipped["eval"] += 1  # a test is not traffic
                     elif (row := _answered(answer, expect, source, report)) is not None:
                         rows.append(row)
                 await self._versions.stage(staging, rows)
