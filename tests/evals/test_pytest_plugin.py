@@ -7,6 +7,8 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import NoriaServer
 
 SUITE = """
@@ -38,6 +40,7 @@ def pytest_of(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_evals_as_tests(server: NoriaServer, tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
     (tmp_path / "rows.jsonl").write_text('{"input": "a", "expected": "a"}\n{"item": {"input": "b", "expected": "c"}}\n')

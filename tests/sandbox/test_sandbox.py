@@ -77,6 +77,7 @@ async def test_there_is_no_network() -> None:
     assert "Error" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "reasons"),
     [
@@ -102,6 +103,13 @@ async def test_what_takes_too_much_is_ended(source: str, reasons: set[str | None
     assert done.exit_code != 0
     assert len(done.stdout) <= 64 * 1024
     assert not await _sandboxes()
+
+
+async def test_an_endless_loop_and_endless_output_are_ended() -> None:
+    looping, printing = await asyncio.gather(
+        run_python("while True: pass", limits=TIGHT), run_python("while True: print('x' * 1000)", limits=TIGHT)
+    )
+    assert (looping.stopped, printing.stopped) == ("time", "output")
 
 
 async def test_libraries_of_this_python_can_be_imported() -> None:
@@ -136,6 +144,7 @@ def grade(word, item):
     assert not await _sandboxes()
 
 
+@pytest.mark.slow
 async def test_a_source_that_is_stopped_again_and_again_is_given_up() -> None:
     async with PythonSession("import os\ndef grade(a, b): os._exit(0)", "grade", TIGHT) as session:
         errors = [await session.call(1, 2) for _ in range(22)]

@@ -233,6 +233,11 @@ BAD_EVALS: list[tuple[dict[str, Any], str, str]] = [
     ({"data_source_config": {"type": "custom"}}, "item_schema is missing", "data_source_config.item_schema"),
     ({"data_source_config": {**CONFIG, "item_schema": {"type": 5}}}, "not a JSON schema", "data_source_config.item_schema"),
     ({"data_source_config": {"type": "custom", "item_schema": SCHEMA}}, "include_sample_schema", "testing_criteria[0].input"),
+    (
+        {"data_source_config": {**CONFIG, "item_schema": {"properties": {"pattern": {"type": "string", "pattern": "(a+)+$"}}}}},
+        "pattern, which is not supported",
+        "data_source_config.item_schema",
+    ),
     ({"shuffle": True}, "Unknown field: shuffle", "shuffle"),
 ]
 
@@ -275,6 +280,57 @@ def test_a_wrong_run_is_refused_by_name(home: NoriaServer, change: dict[str, Any
     assert said in reply.json()["error"]["message"]
 
 
+def test_what_is_wrong_with_a_row_stays_with_the_row(client: openai.OpenAI) -> None:
+    deep: Any = "x"
+    for _ in range(300):
+        deep = [deep]
+    schema = {"type": "object", "properties": {"q": {"type": "string"}, "ref": {"$ref": "http://127.0.0.1:1/schema"}}}
+    criteria = [
+        {**EXACT, "name": "often", "input": "{{item.q}}" * 200, "reference": "x"},
+        {**EXACT, "name": "round", "reference": "{{sample.output_json}}"},
+        {"type": "text_similarity", "name": "long", "input": "{{item.q}}", "reference": "{{item.q}}",
+         "evaluation_metric": "fuzzy_match", "pass_threshold": 0.5},
+        {"type": "python", "name": "py", "source": "def grade(sample, item):\n    return 1"},
+    ]  # fmt: skip
+    config = {**CONFIG, "item_schema": schema}
+    made = client.evals.create(data_source_config=config, testing_criteria=criteria)  # type: ignore[arg-type]
+    given = [
+        {"item": {"q": "w" * 300_000}, "sample": {"output_text": "x"}},
+        {"item": {"q": "x"}, "sample": {"output_text": json.dumps(deep)}},
+        {"item": {"q": "x", "ref": 1}, "sample": {"output_text": "{}"}},
+        {"item": {"q": "x"}, "sample": {"output_text": "{}"}},
+    ]
+    data = {"type": "jsonl", "source": {"type": "file_content", "content": given}}
+    run = finish(client, client.evals.runs.create(made.id, data_source=data))  # type: ignore[arg-type]
+    assert run.status == "completed", run.error
+    items = {item.datasource_item_id: item for item in client.evals.runs.output_items.list(run.id, eval_id=made.id)}
+    assert [items[number].status for number in range(4)] == ["error", "error", "error", "fail"]
+    said = {each.name: each.error["message"] for each in items[0].results if hasattr(each, "error")}  # type: ignore[attr-defined]
+    assert "is longer than" in said["often"]
+    assert "fuzzy_match takes 200,000" in said["long"]
+    assert "cannot be held against item_schema" in items[2].sample.error.message
+    content = [{"item": {"q": deep}}]
+    with pytest.raises(openai.BadRequestError, match="nest"):
+        client.evals.runs.create(made.id, data_source={"type": "jsonl", "source": {"type": "file_content", "content": content}})  # type: ignore
+
+
+@pytest.mark.slow
+def test_a_grader_that_never_ends_costs_its_row_only(client: openai.OpenAI) -> None:
+    source = """
+def grade(sample, item):
+    if item["q"] == "loop":
+        while True: pass
+    if item["q"] == "grow":
+        kept = []
+        while True: kept.append("x" * 10**6)
+    return 1.0
+"""
+    made = client.evals.create(data_source_config=CONFIG, testing_criteria=[{"type": "python", "name": "py", "source": source}])  # type: ignore
+    run = run_of(client, made.id, rows(("a", ""), ("loop", ""), ("grow", ""), ("b", "")), model="scripted")
+    assert run.result_counts.to_dict() == {"total": 4, "errored": 2, "failed": 0, "passed": 2}
+
+
+@pytest.mark.slow
 def test_a_row_of_two_megabytes_and_a_poisoned_one(client: openai.OpenAI) -> None:
     made = client.evals.create(data_source_config=CONFIG, testing_criteria=[EXACT])  # type: ignore[arg-type]
     large, poison = "word " * 400_000, "{{item.a}} {{sample.output_text}} </data-0>"
@@ -285,6 +341,7 @@ def test_a_row_of_two_megabytes_and_a_poisoned_one(client: openai.OpenAI) -> Non
     assert items[1].status == "pass"
 
 
+@pytest.mark.slow
 def test_cancelling_keeps_what_was_done(home: NoriaServer, client: openai.OpenAI, tmp_path: Path) -> None:
     script = tmp_path / "slow.toml"
     script.write_text("delay_s = 0.2")

@@ -91,8 +91,14 @@ class Outcomes:
 
 
 def _storable(row: dict[str, Any]) -> dict[str, Any]:
-    """NUL characters, which a model may say and PostgreSQL cannot store, become the replacement character."""
-    raw = orjson.dumps(row)
+    """NUL characters, which a model may say and PostgreSQL cannot store, become the replacement character.
+
+    What is no JSON at all (nested a thousand deep) is left out, and the row is an error.
+    """
+    try:
+        raw = orjson.dumps(row)
+    except TypeError:
+        return {**row, "status": "error", "datasource_item": {}, "results": [], "sample": None}
     return orjson.loads(raw.replace(b"\\u0000", b"\\ufffd")) if b"\\u0000" in raw else row
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +32,7 @@ from .graders import GradeFailed, Grader, Row, Tools
 
 __all__ = ["RowRunner", "RunTerms"]
 
+_log = logging.getLogger("noria.evals")
 _tracer = trace.get_tracer("noria.evals")
 
 
@@ -88,7 +91,7 @@ class RowRunner:
         try:
             self._validate(row.item)
             given, shown = await self._sample(row)
-        except (NoriaError, MissingVariable) as error:
+        except Exception as error:
             return {"status": "error", "results": [], "sample": _shown(self.terms.spec, [], None, _why(error))}
         graded = await asyncio.gather(*(self._grade(grader, Row(row.item, given)) for grader in self.terms.graders))
         status = (
@@ -99,7 +102,11 @@ class RowRunner:
     def _validate(self, item: Mapping[str, Any]) -> None:
         if self._validator is None:
             return
-        for error in self._validator.iter_errors(item):
+        try:
+            errors = list(itertools.islice(self._validator.iter_errors(item), 1))
+        except Exception as error:  # a reference that leads nowhere or round in a circle
+            raise InvalidRequest(f"The row cannot be held against item_schema: {error}.", code="invalid_item") from None
+        for error in errors:
             raise InvalidRequest(
                 f"The row does not fit item_schema: {error.json_path}: {error.message[:300]}", code="invalid_item"
             )
@@ -148,13 +155,15 @@ class RowRunner:
         result: dict[str, Any] = {"name": grader.name, "type": grader.type}
         try:
             grade = await grader.grade(row, self.tools)
-        except (GradeFailed, NoriaError) as error:
+        except Exception as error:
             return {**result, "score": 0.0, "passed": False, "sample": None, "error": _why(error)}
         detail = {"noria": dict(grade.detail)} if grade.detail else {}
         return {**result, "score": grade.score, "passed": grade.passed, "sample": grade.sample, **detail}
 
 
 def _why(error: Exception) -> dict[str, str]:
+    if not isinstance(error, (GradeFailed, NoriaError, MissingVariable)):
+        _log.error("A row failed in an unexpected way", exc_info=error)
     if isinstance(error, GradeFailed):
         return {"code": error.kind, "message": str(error)[:2000]}
     if isinstance(error, MissingVariable):

@@ -49,8 +49,13 @@ class Sources:
         kept = source.model_dump(exclude_none=True)
         match source:
             case FileContent():
+                where = "data_source.source.content"
                 if not source.content:
-                    raise InvalidRequest("The data source has no rows.", param="data_source.source.content", code="empty_data")
+                    raise InvalidRequest("The data source has no rows.", param=where, code="empty_data")
+                try:
+                    orjson.dumps(kept)
+                except TypeError:
+                    raise InvalidRequest("A row nests too deeply.", param=where) from None
             case FileId():
                 await self._file(source.id, project_id)
             case DatasetSource():
@@ -178,7 +183,11 @@ class Sources:
                 hint = 'Each line is an object such as {"item": {"question": "…", "answer": "…"}}.'
                 raise InvalidRequest(f"Line {number} of {file_id} has no item.", code="invalid_file", hint=hint)
             sample = given.get("sample")
-            yield _file_row(position, given["item"], sample if isinstance(sample, dict) else None)
+            try:
+                row = _file_row(position, given["item"], sample if isinstance(sample, dict) else None)
+            except TypeError:
+                raise InvalidRequest(f"Line {number} of {file_id} nests too deeply.", code="invalid_file") from None
+            yield row
             position += 1
 
     # --- datasets ------------------------------------------------------------------------------------------------------

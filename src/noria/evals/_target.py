@@ -22,6 +22,7 @@ __all__ = ["Answer", "Ask", "Patient", "ask_hub"]
 
 _RETRYABLE = (RateLimited, Unavailable, UpstreamTimeout)
 _ATTEMPTS = 8
+_ATTEMPTS_TIMED_OUT = 2
 _BASE_S, _CAP_S = 0.5, 30.0
 
 
@@ -89,7 +90,8 @@ class Patient:
             try:
                 return await self._ask(model, body, self._project_id)
             except _RETRYABLE as error:
-                if attempt == _ATTEMPTS or error.code == "weights_missing":
+                most = _ATTEMPTS_TIMED_OUT if isinstance(error, UpstreamTimeout) else _ATTEMPTS
+                if attempt >= most or error.code == "weights_missing":
                     raise
                 drawn = random.uniform(0, min(_CAP_S, _BASE_S * 2**attempt))  # noqa: S311
                 wait_s = min(_CAP_S, max(drawn, error.retry_after_s or 0.0))

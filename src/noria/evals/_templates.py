@@ -23,8 +23,12 @@ _PATH = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*")
 SAMPLE_FIELDS = ("output_text", "output_json", "output_tools", "model", "finish_reason", "input")
 
 
+_MOST_FILLED = 32 * 2**20
+"""Characters of a filled template: a long value that is named a thousand times must not take all memory."""
+
+
 class MissingVariable(LookupError):
-    """A row lacks what a template names."""
+    """A row lacks what a template names, or what it names is too long to be put in so often."""
 
 
 def variables_in(text: str) -> list[str]:
@@ -51,9 +55,19 @@ def look_up(path: str, row: Mapping[str, Any]) -> Any:
 def fill(text: str, row: Mapping[str, Any], wrap: Callable[[str], str] | None = None) -> str:
     """The template with its values. `wrap` is put around each. Raises MissingVariable."""
 
+    length = 0
+
     def value(hole: re.Match[str]) -> str:
-        found = look_up(hole[1].strip(), row)
-        shown = found if isinstance(found, str) else orjson.dumps(found).decode()
+        nonlocal length
+        path = hole[1].strip()
+        found = look_up(path, row)
+        try:
+            shown = found if isinstance(found, str) else orjson.dumps(found).decode()
+        except TypeError:  # nested too deeply for JSON
+            raise MissingVariable(f"{path} cannot be written as JSON.") from None
+        length += len(shown)
+        if length > _MOST_FILLED:
+            raise MissingVariable(f"With {path}, the filled template is longer than {_MOST_FILLED:,} characters.")
         return wrap(shown) if wrap else shown
 
     return _HOLE.sub(value, text)

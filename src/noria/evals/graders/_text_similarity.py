@@ -14,12 +14,14 @@ from noria.evals._parsing import Spec
 from noria.evals._templates import Variables
 
 from . import _measures as measures
-from ._contract import Grade, Row, Tools, filled
+from ._contract import Grade, GradeFailed, Row, Tools, filled
 
 __all__ = ["TextSimilarity"]
 
 _LONG = 20_000
 """Characters above which a measure is taken outside the event loop."""
+_MOST = 200_000
+"""Characters above which none is: some grow with the product of both lengths, and hold the interpreter while they do."""
 
 
 class TextSimilarity(Spec):
@@ -40,9 +42,13 @@ class TextSimilarity(Spec):
 
     async def grade(self, row: Row, tools: Tools) -> Grade:
         text, reference = filled(self.input, row), filled(self.reference, row)
+        length = len(text) + len(reference)
+        if length > _MOST and self.evaluation_metric != "cosine":
+            what = f"The texts have {length:,} characters together; {self.evaluation_metric} takes {_MOST:,}."
+            raise GradeFailed("other_error", what)
         if self.evaluation_metric == "cosine":
             score = await _cosine(text, reference, tools)
-        elif len(text) + len(reference) > _LONG:
+        elif length > _LONG:
             score = await asyncio.to_thread(measures.measure, self.evaluation_metric, text, reference)
         else:
             score = measures.measure(self.evaluation_metric, text, reference)
