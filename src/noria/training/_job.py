@@ -20,7 +20,7 @@ from ._listener import Listener
 from ._machine import this_machine
 from ._outcome import Outcome, Shop
 from ._plan import Attempts, DataFacts, Hyper, Plan, Report, read_json
-from ._process import Action, TrainingProcess
+from ._process import Action, Launch, TrainingProcess
 from ._records import ENDED, Records
 from ._request import TuningRequest
 from ._resolve import check_memory, resolve
@@ -280,13 +280,8 @@ class Run:
         """Runs a part of the training process to its end, and tells what it reports."""
         self._listener.failure = None
         shop = self._shop
-        self._process = await TrainingProcess.start(
-            action,
-            self._folder,
-            command=shop.settings.train_command,
-            threads=shop.threads,
-            memory_mb=shop.memory_mb,
-        )
+        launch = Launch(shop.settings.train_command, shop.threads, shop.memory_mb, shop.settings.cache / "compiled")
+        self._process = await TrainingProcess.start(action, self._folder, launch)
         try:
             async with contextlib.aclosing(self._process.reports()) as reports:
                 async for report in reports:

@@ -13,7 +13,7 @@ from typing import Any
 
 from noria.errors import InvalidRequest, NoriaError, Unavailable
 from noria.models import Hub, ModelCard, tuned_card
-from noria.store import Blobs, Database, File, TunedModel, TuningCheckpoint, TuningJob, new_id
+from noria.store import Blobs, Database, File, TunedModel, TuningCheckpoint, TuningJob
 
 from ._plan import ADAPTER, Plan, Report, read_json
 from ._records import ENDED, Records, results_csv
@@ -166,7 +166,7 @@ class Outcome:
             blob = await self._blobs.put(content)
             async with self._database.write() as session:
                 file = File(
-                    id=new_id("file-"),
+                    id=f"file-{row.id.removeprefix('ftjob-')}",  # the same again after a crash
                     project_id=row.project_id,
                     filename="step_metrics.csv",
                     purpose="fine-tune-results",
@@ -174,7 +174,7 @@ class Outcome:
                     sha256=blob.sha256,
                     origin=origin,
                 )
-                session.add(file)
+                await session.merge(file)
         return file.id
 
 

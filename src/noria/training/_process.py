@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +20,21 @@ from noria.errors import ConfigurationError
 
 from ._plan import Report
 
-__all__ = ["TrainingProcess"]
+__all__ = ["Launch", "TrainingProcess"]
 
 _LINE_BYTES = 4 * 2**20
 Action = Literal["prepare", "train", "export"]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How training processes are run. `command` stands for `python -m noria.training` where it is given."""
+
+    command: str | None
+    threads: int
+    memory_mb: int
+    compiled: Path
+    """Where compiled modules are kept when the environment has Python keep none."""
 
 
 class TrainingProcess:
@@ -34,13 +46,13 @@ class TrainingProcess:
         self.over_memory = False
 
     @classmethod
-    async def start(cls, action: Action, folder: Path, *, command: str | None, threads: int, memory_mb: int) -> TrainingProcess:
+    async def start(cls, action: Action, folder: Path, launch: Launch) -> TrainingProcess:
         """It writes what libraries print into `log.txt` of its folder."""
-        begin = shlex.split(command) if command else [sys.executable, "-m", "noria.training"]
-        env = dict(os.environ, OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+        begin = shlex.split(launch.command) if launch.command else [sys.executable, "-m", "noria.training"]
+        env = dict(os.environ, OMP_NUM_THREADS=str(launch.threads), TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
         if env.pop("PYTHONDONTWRITEBYTECODE", None):
             # Else the thousands of modules that torch and transformers are would be compiled anew at each start: 10 s.
-            env["PYTHONPYCACHEPREFIX"] = str(folder.parent / ".compiled")
+            env["PYTHONPYCACHEPREFIX"] = str(launch.compiled)
         log = folder / "log.txt"
         with log.open("ab") as out:
             try:
@@ -50,8 +62,10 @@ class TrainingProcess:
                     env=env, start_new_session=True, limit=_LINE_BYTES,
                 )  # fmt: skip
             except OSError as error:
-                raise ConfigurationError(f"train_command = {command!r} cannot be run: {error}.", param="train_command") from None
-        return cls(process, log, memory_mb)
+                raise ConfigurationError(
+                    f"train_command = {launch.command!r} cannot be run: {error}.", param="train_command"
+                ) from None
+        return cls(process, log, launch.memory_mb)
 
     @property
     def pid(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -209,9 +210,17 @@ class Tuning:
         row = await self._end(job_id, "failed", {"code": failed.code, "message": failed.message, "param": failed.param})
         if row.status == "failed":
             await self._records.say(job_id, f"The job failed: {failed.message}", "error")
+        await asyncio.to_thread(_discard, self._workshop.folder(job_id), keep="log.txt")
 
 
-def _discard(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+def _discard(folder: Path, *, keep: str | None = None) -> None:
+    """What a training that will not go on has left; its log may say why."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name == keep:
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+    if keep is None and folder.is_dir():
+        folder.rmdir()
