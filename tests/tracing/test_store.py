@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from sqlalchemy import func, select, text
 
 from noria.errors import InvalidRequest, NotFound
-from noria.tracing import TraceFilter, Tracing, attach_payload, extract, inject, semconv, trace_id_of
+from noria.tracing import TraceFilter, Tracing, _query, attach_payload, extract, inject, semconv, trace_id_of
 from noria.tracing._schema import bodies, labels, spans, traces
 
 MS = 1_000_000
@@ -226,3 +226,18 @@ async def test_the_event_loop_goes_on_while_reading(tracing: Tracing) -> None:
     tracing.flush()
     pages = await asyncio.gather(*(tracing.store.list(TraceFilter()) for _ in range(20)))
     assert all(len(page.traces) == 1 for page in pages)
+
+
+async def test_what_few_traces_have_is_found_without_walking_all(tracing: Tracing) -> None:
+    """SQLite's planner, left alone, walks every trace in the page's order and asks of each if it is among the chosen."""
+    if not str(tracing.store._engine.url).startswith("sqlite"):
+        pytest.skip("the hint is SQLite's")
+    make(tracing, **{semconv.METADATA_PREFIX + "ticket": "77", semconv.INPUT: "an unmistakable word"})
+    tracing.flush()
+    for wanted in (TraceFilter(metadata={"ticket": "77"}), TraceFilter(text="unmistakable")):
+        with tracing.store._engine.connect() as connection:
+            matched = _query.matching(connection, wanted)
+            query = _query.page(matched, connection, "newest", None, 50)
+            written = query.compile(connection, compile_kwargs={"literal_binds": True})
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {written}").all()
+        assert "PRIMARY KEY" in plan[0].detail, plan

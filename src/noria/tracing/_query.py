@@ -141,8 +141,8 @@ def page(matched: Matching, connection: Connection, order: Order, after: str | N
         query = query.where(column <= value if descending else column >= value)
     if connection.dialect.name == "sqlite":
         index = _index(connection, matched, f"traces_by_{'time' if column is _t.start_ns else column.name}")
-        if index is not None:
-            query = query.with_hint(traces, f"INDEXED BY {index}", "sqlite")
+        # Without a hint the planner would walk the whole index of the page's order, asking of each row if it is chosen.
+        query = query.with_hint(traces, f"INDEXED BY {index}" if index is not None else "NOT INDEXED", "sqlite")
     keys = (column.desc(), _t.id.desc()) if descending else (column, _t.id)
     return query.order_by(*keys).limit(limit + 1)
 
@@ -208,7 +208,7 @@ def _index(connection: Connection, matched: Matching, order_index: str) -> str |
     """The index to start from: that of the condition that leaves fewest rows, else the one in the page's order."""
     conditions = matched.conditions
     if any(condition.chosen for condition in conditions):
-        return None  # the planner starts from the ids
+        return None  # start from the ids
     by_time = order_index == "traces_by_time"
     indexed = [condition for condition in conditions if condition.index is not None]
     if by_time and len(indexed) == 1 and indexed[0].ordered:
