@@ -129,6 +129,33 @@ def add(
     print_json(added) if target().json else print_card(added)
 
 
+@command(app, "merge")
+def merge(
+    model: Model,
+    out: Annotated[str, typer.Argument(help="Folder to write; it must not exist or be empty.", show_default=False)],
+    form: Annotated[
+        Literal["safetensors", "openvino", "both"],
+        typer.Option("--format", help="For transformers and others, or as served here."),
+    ] = "safetensors",
+) -> None:
+    """Merge a fine-tuned model into its base and write it as a folder of its own.
+
+    With a server on another machine the folder stays there, and its path is shown.
+    """
+    from ._connection import connect
+    from ._exporting import export
+    from ._show import print_json
+
+    with connect() as api:
+        result = export(api, model, out, form)
+    if target().json:
+        print_json(result)
+    elif result["moved"]:
+        print(f"Wrote {result['folder']}.")
+    else:
+        print(f"Wrote {result['folder']} on the server's machine.")
+
+
 @command(app, "remove")
 def remove(
     model: Model,

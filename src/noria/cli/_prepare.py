@@ -18,7 +18,7 @@ from ._api import Api
 from ._connection import Running
 from ._show import note, progress
 
-__all__ = ["DOCS_STORE", "docs_folder", "import_gguf", "index_docs", "print_banner", "pull", "pull_missing", "warm"]
+__all__ = ["DOCS_STORE", "docs_folder", "import_gguf", "index_docs", "merge", "print_banner", "pull", "pull_missing", "warm"]
 
 DOCS_STORE = "noria-docs"
 _POLL_S = 0.3
@@ -57,6 +57,13 @@ def import_gguf(api: Api, model: str, source: str, title: str) -> dict[str, Any]
     note(f"Making {model} from {source}…")
     _followed(api, job, f"Making {model} from {source}")
     return api.get(f"/v1/noria/models/{quote(model)}")
+
+
+def merge(api: Api, model: str, form: str) -> dict[str, Any]:
+    """Merges a tuned model into its base and returns the job, whose detail names the folder on the server's machine."""
+    job = api.post(f"/v1/noria/models/{quote(model)}/merge", {"format": form})
+    note(f"Merging {model}…")
+    return _followed(api, job, f"Merging {model}")
 
 
 def _followed(api: Api, job: dict[str, Any], what: str) -> dict[str, Any]:

@@ -134,6 +134,9 @@ class Catalogue:
         self._added.pop(project_id, None)
 
     async def _check(self, card: ModelCard, project_id: str) -> None:
+        for param, folder in (("adapter", card.adapter), ("folder", card.folder)):
+            if folder is not None and (not folder or folder.startswith("/") or {"..", "."} & set(folder.split("/"))):
+                raise InvalidRequest(f"{folder!r} does not lie below the server's home.", param=param)
         if card.source == "provider":
             if card.provider not in _builtin().providers:
                 known = ", ".join(_builtin().providers)

@@ -13,7 +13,7 @@ import orjson
 
 from noria.access import CredentialStore, check_public_url
 from noria.engines import Endpoint, EngineSpec, Supervisor, WeightsStore
-from noria.errors import InvalidRequest, Unavailable
+from noria.errors import InvalidRequest, NotFound, Unavailable
 from noria.messages import estimate_tokens, text_of
 from noria.settings import Settings, provider_key
 from noria.store import DEFAULT_PROJECT
@@ -131,16 +131,8 @@ class Hub:
                 await check_public_url(card.base_url or "", param="base_url")
             return EngineSpec(name=card.id, url=card.base_url, health_path=card.health_path)
         directory: Path | None = None
-        if card.folder is not None:
-            directory = adapter_path(self._settings.home, card.folder)
-        elif card.weights is not None:
-            directory = self.weights.find(card.weights)
-            if directory is None:
-                raise Unavailable(
-                    f"The weights of {card.id} are not on this machine yet.",
-                    code="weights_missing",
-                    hint=f"Run: noria models pull {card.id}",
-                )
+        if card.folder is not None or card.weights is not None:
+            directory = await self.prepared_folder(card, project_id)
         if card.engine == "command":
             assert card.command is not None
             command = tuple(part.replace("{model_dir}", str(directory or "")) for part in card.command)
@@ -153,6 +145,19 @@ class Hub:
             if self._settings.engine_threads:
                 command += ("--threads", str(self._settings.engine_threads))
         return EngineSpec(name=card.id, command=command, health_path=card.health_path, memory_mb=card.memory_mb)
+
+    def home_folder(self, folder: str) -> Path:
+        """A folder that a card names, below the home."""
+        return adapter_path(self._settings.home, folder)
+
+    async def prepared_folder(self, card: ModelCard, project_id: str = DEFAULT_PROJECT) -> Path:
+        """Where the prepared model of a card, or of its base, lies. Raises Unavailable when it is not on disk."""
+        if card.base is not None:
+            card, _ = await self.catalogue.find(card.base, project_id)
+        folder = self.home_folder(card.folder) if card.folder else self.weights.find(card.weights or card.id)
+        if folder is None:
+            raise _missing(card)
+        return folder
 
     async def warm(self, name: str, project_id: str = DEFAULT_PROJECT) -> None:
         """Loads what answers to a name, its adapter too, so that the first request is quick. Remote models need nothing."""
@@ -193,12 +198,15 @@ class Hub:
 
     async def state(self, card: ModelCard, project_id: str = DEFAULT_PROJECT) -> Literal["loaded", "ready", "missing_weights"]:
         """Of a local model: whether its engine runs (and has its adapter), could run, or lacks files."""
-        base = card if card.base is None else (await self.catalogue.find(card.base, project_id))[0]
-        whole = base.weights is None or self.weights.find(base.weights) is not None
-        if card.adapter is not None:
-            whole = whole and (adapter_path(self._settings.home, card.adapter) / "adapter_model.safetensors").is_file()
-        elif card.folder is not None:
-            whole = (adapter_path(self._settings.home, card.folder) / "noria-model.json").is_file()
+        try:
+            base = card if card.base is None else (await self.catalogue.find(card.base, project_id))[0]
+            whole = base.weights is None or self.weights.find(base.weights) is not None
+            if base.folder is not None:
+                whole = (self.home_folder(base.folder) / "noria-model.json").is_file()
+            if card.adapter is not None:
+                whole = whole and (self.home_folder(card.adapter) / "adapter_model.safetensors").is_file()
+        except (InvalidRequest, NotFound):  # what it was made of is gone
+            whole, base = False, card
         if not whole:
             return "missing_weights"
         running = {status.name for status in self.supervisor.status() if status.state == "ready"}
@@ -230,6 +238,14 @@ class Hub:
 
     async def aclose(self) -> None:
         await self.client.aclose()
+
+
+def _missing(card: ModelCard) -> Unavailable:
+    return Unavailable(
+        f"The weights of {card.id} are not on this machine yet.",
+        code="weights_missing",
+        hint=f"Run: noria models pull {card.id}",
+    )
 
 
 def _estimate(given: dict[str, Any]) -> int:

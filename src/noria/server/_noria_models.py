@@ -18,6 +18,7 @@ from noria.store import Job
 
 from ._chat_bodies import Body
 from ._deps import Admin, Data, Inference, ListCursor, NoriaDep, listing
+from ._merging import check_mergeable
 from ._routers import new_router
 from ._wiring import Noria
 
@@ -178,6 +179,21 @@ class GgufBody(Body):
 async def import_gguf(body: GgufBody, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
     recipe_for(f"gguf:{body.gguf}")  # what is wrong with the source is said now, not by a failed job
     return show_job(await noria.jobs.start("import", body.model, body.model_dump(), project_id=caller.project_id))
+
+
+class MergeBody(Body):
+    """POST /v1/noria/models/{model}/merge."""
+
+    format: Literal["safetensors", "openvino", "both"] = Field("safetensors", description="What to write.")
+
+
+@router.post("/models/{model:path}/merge", summary="Merge a tuned model into its base and write it out (a job)")
+async def merge_model(model: str, body: MergeBody, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
+    """The job's `detail.folder` says where it lies on the server's machine: in `exports/` below its home."""
+    card, _ = await noria.hub.catalogue.find(model, caller.project_id)
+    check_mergeable(card)
+    arguments = {"model": card.id, "format": body.format}
+    return show_job(await noria.jobs.start("merge", card.id, arguments, project_id=caller.project_id))
 
 
 @router.delete("/models/{model:path}", summary="Remove an added model, or only the weights of one")

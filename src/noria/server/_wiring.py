@@ -30,6 +30,7 @@ from noria.tracing import RetentionPolicy, Tracing, TracingOptions, WriterOption
 from noria.training import Tuning
 from noria.wheel import Triggers, Wheels
 
+from ._merging import Merger
 from ._pulling import Importer, Puller
 from ._wheel_wiring import make_wheels
 
@@ -135,6 +136,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         jobs = Jobs(database, settings.home)
         jobs.register("pull", Puller(hub).run)
         jobs.register("import", Importer(hub).run)
+        jobs.register("merge", Merger(hub, settings.home / "exports").run)
         blobs = Blobs(settings.blobs)
         embedder = HubEmbedder(hub, settings.embedding_model)
         knowledge = await stack.enter_async_context(

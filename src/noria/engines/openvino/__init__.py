@@ -29,7 +29,7 @@ def prepare(source: Path, out_dir: Path, *, randomise: int | None = None) -> Non
     _prepare.prepare(source, out_dir, randomise=randomise)
 
 
-def merge(checkpoint: Path, adapter: Path, out: Path, *, name: str | None = None) -> Path:
+def merge(checkpoint: Path, adapter: Path | None, out: Path, *, name: str | None = None) -> Path:
     """Writes base + adapter as one transformers folder (float32 safetensors). Raises ConfigurationError, InvalidRequest."""
     from noria.engines.openvino import _merge
 
