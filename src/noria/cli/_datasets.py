@@ -89,7 +89,7 @@ def import_rows(
 def collect(
     dataset: Dataset,
     source: Annotated[
-        Literal["feedback", "traces", "completions"], typer.Argument(metavar="feedback|traces|completions", show_default=False)
+        Literal["feedback", "traces", "completions"], typer.Argument(help="What to collect from.", show_default=False)
     ],
     model: Model = None,
     label: Annotated[str | None, typer.Option(help="Feedback: only with this label.")] = None,
