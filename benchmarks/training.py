@@ -2,7 +2,7 @@
 
 `python -m benchmarks.training --rows 256`: labelled prompts (a long question, a short answer), the default model, the same LoRA
 and batch. Plain TRL is measured as it comes (its defaults), and without the gradient checkpointing that it turns on by itself.
-Tokens are those of the examples, padding not counted.
+Tokens are those of the examples, padding not counted; CPU seconds are given too, start included, for machines that others use.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -64,7 +65,8 @@ def prepared(folder: Path, content: bytes, batch: int) -> int:
 
 
 def run(arguments: list[str], module: str = "noria.training") -> list[dict[str, Any]]:
-    """Runs a part as a process, and returns the JSON lines that it wrote."""
+    """Runs a part as a process; returns the JSON lines that it wrote and, last, the CPU seconds that it took, start included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     env = {**os.environ, "OMP_NUM_THREADS": str(this_machine().threads), "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -77,7 +79,9 @@ def run(arguments: list[str], module: str = "noria.training") -> list[dict[str, 
     told = [{**json.loads(line), "at": time.monotonic()} for line in process.stdout if line.startswith(b"{")]
     if process.wait():
         raise SystemExit(f"{module} {' '.join(arguments)} ended with {process.returncode}")
-    return told
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return [*told, {"type": "usage", "cpu_s": round(used, 1)}]
 
 
 def noria_side(folder: Path, tokens: int) -> dict[str, Any]:
@@ -85,7 +89,8 @@ def noria_side(folder: Path, tokens: int) -> dict[str, Any]:
     began = next(each["at"] for each in told if each["type"] == "started")
     ended = max(each["at"] for each in told if each["type"] == "metrics")
     last = [each for each in told if each["type"] == "metrics"][-1]
-    return {"tokens_per_s": round(tokens / (ended - began), 1), "final_loss": last["data"]["train_loss"]}
+    speed = round(tokens / (ended - began), 1)
+    return {"tokens_per_s": speed, "final_loss": last["data"]["train_loss"], "cpu_s": told[-1]["cpu_s"]}
 
 
 def trl_side(folder: Path, *, checkpointing: bool) -> None:
@@ -190,8 +195,9 @@ def main() -> None:
             result["noria"] = noria_side(folder, tokens)
         for side, checkpointing in (("trl", "no"), ("trl-checkpointing", "yes")):
             if side in sides:
-                (told,) = run(["--trl", str(folder), checkpointing], "benchmarks.training")
-                result[side] = {"tokens_per_s": round(tokens / told["seconds"], 1), "final_loss": told["final_loss"]}
+                told, usage = run(["--trl", str(folder), checkpointing], "benchmarks.training")
+                speed = round(tokens / told["seconds"], 1)
+                result[side] = {"tokens_per_s": speed, "final_loss": told["final_loss"], "cpu_s": usage["cpu_s"]}
     if "answer" in sides:
         result["answer"] = job_to_answer(rows(min(options.rows, 64)))
     print(json.dumps(result, indent=1))

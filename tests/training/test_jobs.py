@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import sqlite3
 import time
 from typing import Any
 
 import openai
 import pytest
 
-from tests.conftest import NoriaServer
+from tests.conftest import NoriaServer, start_server
 
 from .tiny_model import chats, jsonl, preference
 
@@ -25,7 +27,7 @@ def create(client: openai.OpenAI, content: bytes, **options: Any) -> Any:
     return client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, content), **options)
 
 
-def until(client: openai.OpenAI, job_id: str, states: set[str], timeout_s: float = 40) -> Any:
+def until(client: openai.OpenAI, job_id: str, states: set[str], timeout_s: float = 110) -> Any:
     deadline = time.monotonic() + timeout_s
     while (job := client.fine_tuning.jobs.retrieve(job_id)).status not in states:
         assert time.monotonic() < deadline, f"still {job.status}"
@@ -136,9 +138,13 @@ def test_what_cannot_succeed_ends(played: NoriaServer, seed: int, code: str, run
 @pytest.mark.slow
 def test_pause_resume_cancel_and_one_at_a_time(played: NoriaServer) -> None:
     client = played.openai()
-    first, second = create(client, chats(8), seed=7), create(client, chats(8), seed=7)
-    until(client, first.id, {"running"})
-    assert until(client, second.id, {"queued", "running"}).status == "queued"
+    both = [create(client, chats(8), seed=7) for _ in range(2)]
+    deadline, found = time.monotonic() + 100, list[Any]()
+    while sorted(job.status for job in found) != ["queued", "running"]:
+        assert time.monotonic() < deadline and not any(job.status in ENDED for job in found)
+        time.sleep(0.1)
+        found = [client.fine_tuning.jobs.retrieve(job.id) for job in both]
+    first, second = sorted(found, key=lambda job: job.status, reverse=True)
     assert client.fine_tuning.jobs.pause(first.id).status == "paused"
     until(client, second.id, {"running"})  # its place was free
     with pytest.raises(openai.ConflictError):
@@ -194,18 +200,32 @@ def test_a_file_for_something_else_is_refused(played: NoriaServer) -> None:
         client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, chats(2), "assistants"))
 
 
+def again(server: NoriaServer) -> openai.OpenAI:
+    """The same home in a new process, behind the same fixture."""
+    started = start_server(server.home, **server.env)
+    server.process, server.url, server.token = started.process, started.url, started.token
+    return server.openai()
+
+
 @pytest.mark.slow
 def test_a_killed_server_takes_its_trainings_up_again(played: NoriaServer) -> None:
-    from tests.conftest import start_server
-
     client = played.openai()
     job = create(client, chats(8), seed=7)
     until(client, job.id, {"running"})
     time.sleep(1.0)
     played.kill()
-    again = start_server(played.home, **played.env)
-    played.process, played.url, played.token = again.process, again.url, again.token
-    client = played.openai()
+    client = again(played)
     assert until(client, job.id, ENDED).status == "succeeded"
     steps = [e.data["step"] for e in client.fine_tuning.jobs.list_events(job.id, limit=100) if e.type == "metrics"]  # type: ignore[index]
     assert sorted(steps) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_a_job_whose_durable_work_was_lost_is_taken_up(played: NoriaServer) -> None:
+    client = played.openai()
+    job = create(client, chats(8), seed=7)
+    until(client, job.id, {"running"})
+    played.stop()
+    with contextlib.closing(sqlite3.connect(played.home / "noria.db")) as database, database:
+        database.execute("UPDATE job SET status = 'failed' WHERE subject = ?", (job.id,))
+    assert until(again(played), job.id, ENDED).status == "succeeded"

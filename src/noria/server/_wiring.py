@@ -161,6 +161,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         await blobs.sweep()
         await knowledge.resume()
         await evals.resume()
+        await tuning.take_up()
         await wheels.resume()
         stack.enter_context(_running(Triggers(wheels).run()))
         noria = Noria(

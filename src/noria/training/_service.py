@@ -17,7 +17,7 @@ from noria.errors import Conflict, InvalidRequest, NoriaError, NotFound, Unsuppo
 from noria.jobs import JobContext, Jobs
 from noria.models import Hub
 from noria.settings import Settings
-from noria.store import Blobs, Cursor, Database, File, Page, TuningCheckpoint, TuningEvent, TuningJob, new_id, page
+from noria.store import Blobs, Cursor, Database, File, Job, Page, TuningCheckpoint, TuningEvent, TuningJob, new_id, page
 
 from ._job import Failed, Run, Workshop
 from ._machine import require_extra
@@ -82,6 +82,16 @@ class Tuning:
             await self._end(row.id, "failed", {"code": error.code, "message": str(error), "param": None})
             raise
         return await self._records.update(row.id, job_id=job.id)
+
+    async def take_up(self) -> None:
+        """Gives open jobs whose piece of durable work was lost (a crash between the two) a new one. After the jobs started."""
+        query = select(TuningJob, Job.status).outerjoin(Job, Job.id == TuningJob.job_id).where(TuningJob.status.not_in(ENDED))
+        async with self._database.read() as session:
+            found = (await session.execute(query)).all()
+        for row, state in found:
+            if row.id not in self._live and state not in {"queued", "running"}:
+                job = await self._jobs.start(KIND, row.id, {"tuning_job_id": row.id}, project_id=row.project_id)
+                await self._records.update(row.id, job_id=job.id)
 
     @staticmethod
     def _check(request: TuningRequest) -> None:

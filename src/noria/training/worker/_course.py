@@ -19,6 +19,7 @@ from ._dpo import Preferences, preference_dataset
 from ._model import load_model, load_tokenizer
 from ._pace import Clock, paced
 from ._reporting import Reporter
+from ._scoring import general_digest
 from ._sft import Supervised
 from ._tokens import Tokens
 
@@ -42,7 +43,7 @@ class Course:
     def __init__(self, folder: Path, plan: Plan, checkpoint: Path, reporter: Reporter, stop: threading.Event) -> None:
         assert plan.hyper is not None
         self._folder, self._plan, self._hyper = folder, plan, plan.hyper
-        self._reporter, self.stop = reporter, stop
+        self._reporter, self.stop, self._checkpoint = reporter, stop, checkpoint
         self._clock = Clock(plan.max_minutes * 60 if plan.max_minutes else None)
         self._resumed = resumable(folder)
         model = load_model(plan, plan.hyper, checkpoint)
@@ -57,6 +58,14 @@ class Course:
     @property
     def model(self) -> Any:
         return self._trainer.model
+
+    @property
+    def known_scores(self) -> Path | None:
+        """Where the base's own scores of the general set are kept for its next training; none for an adapter's."""
+        if self._plan.start_adapter is not None:
+            return None
+        precision = self._hyper.precision if self._plan.kind == "lora" else "f32"
+        return self._checkpoint.parent / f"general-{general_digest()}-{precision}.json"
 
     @property
     def step(self) -> int:

@@ -5,6 +5,7 @@ An item counts as known when the right answer is likelier, a token, than every w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -20,15 +21,23 @@ from ._tokens import Example, Tokens
 if TYPE_CHECKING:
     from noria.engines.openvino._rendering import ChatRenderer
 
-__all__ = ["answer_logprobs", "general_scores"]
+__all__ = ["answer_logprobs", "general_digest", "general_scores"]
 
 _TOKENS_AT_ONCE = 1500
 
 
+def _text() -> bytes:
+    return resources.files("noria.training").joinpath("general.jsonl").read_bytes()
+
+
+def general_digest() -> str:
+    """Changes when the items do."""
+    return hashlib.sha256(_text()).hexdigest()[:12]
+
+
 def general_scores(model: Any, renderer: ChatRenderer) -> list[dict[str, Any]]:
     """One entry an item: its id, the margin of the right answer over the best wrong one (nats a token), known or not."""
-    text = resources.files("noria.training").joinpath("general.jsonl").read_bytes()
-    items = [orjson.loads(line) for line in text.splitlines() if line.strip()]
+    items = [orjson.loads(line) for line in _text().splitlines() if line.strip()]
     examples: list[Example] = []
     for item in items:
         prompt = renderer.ids([{"role": "user", "content": item["question"]}])

@@ -86,8 +86,13 @@ def _score(folder: Path, when: str, course: Course, renderer: Any, reporter: Rep
     path = folder / f"general-{when}.json"
     found = read_json(path) if when == "before" else None
     if found is None:
-        reporter.send(type="progress", done=0, total=1, what=f"general set {when}")
-        found = general_scores(course.model, renderer)
+        known = course.known_scores if when == "before" else None
+        found = read_json(known) if known is not None else None
+        if found is None:
+            reporter.send(type="progress", done=0, total=1, what=f"general set {when}")
+            found = general_scores(course.model, renderer)
+            if known is not None:
+                write_json(known, found)
         write_json(path, found)
     reporter.send(type="forgetting", what=when, data={"items": found})
 
