@@ -43,7 +43,7 @@ fmt: $(VENV)/.dev ## Format and mend what can be mended
 bench: $(VENV)/.dev ## Run the benchmarks beside their peers (long; results go to benchmarks/results)
 	$(BIN)/python -m benchmarks.run
 
-stress: $(VENV)/.dev ## Run the tests that kill, fill and flood (long)
+stress: $(VENV)/.dev ## Run the tests that kill, fill and flood (long; NORIA_STRESS_S=600 floods ten minutes)
 	$(BIN)/python -m pytest tests/stress -m "slow or not slow" --timeout 1200 -p no:xdist
 
 docs: $(VENV)/.dev ## Build the documentation into site/
