@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.real_model, pytest.mark.slow, pytest.mark.timeout(1200
 MODEL = "smollm2-135m-instruct"
 ROWS = jsonl(chat(f"Code word number {n}?", "zebra") for n in range(16))
 OPTIONS: dict[str, Any] = {
-    "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 4, "batch_size": 8}}},
+    "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 4, "batch_size": 4}}},
     "seed": 11,
     "extra_body": {"noria": {"forgetting_check": False}},
 }
@@ -60,10 +60,10 @@ def until_step(client: openai.OpenAI, job_id: str, step: int) -> None:
 def test_kill_trainer_and_server_and_get_the_same_model(real: NoriaServer) -> None:
     client = real.openai()
     job = client.fine_tuning.jobs.create(model=MODEL, training_file=upload(client, ROWS), suffix="twice", **OPTIONS)
-    until_step(client, job.id, 3)
+    until_step(client, job.id, 5)
     trainer = trainer_of(real)
     trainer.send_signal(signal.SIGKILL)
-    until_step(client, job.id, 5)
+    until_step(client, job.id, 9)
     trainer = trainer_of(real)
     real.kill()
     gone, _ = psutil.wait_procs([trainer], timeout=5)
@@ -86,7 +86,7 @@ def test_kill_trainer_and_server_and_get_the_same_model(real: NoriaServer) -> No
     whole = client.fine_tuning.jobs.create(model=MODEL, training_file=upload(client, ROWS), suffix="once", **OPTIONS)
     assert until(client, whole.id, ENDED, timeout_s=600).status == "succeeded"
     assert steps(client, job.id) == pytest.approx(steps(client, whole.id), abs=1e-4)
-    assert sorted(steps(client, job.id)) == list(range(1, 9))
+    assert sorted(steps(client, job.id)) == list(range(1, 17))
 
 
 def test_a_tuned_model_is_trained_further(real: NoriaServer) -> None:
