@@ -260,9 +260,13 @@ async def _settle(session: AsyncSession, staging: Staging, number: int) -> None:
     here = DatasetRow.staged == staging.tag
     await session.execute(update(DatasetRow).where(here).values(added_in=number, staged=None).execution_options(**PLAIN))
     other = aliased(RowSource)
-    same = [getattr(other, name).is_not_distinct_from(getattr(RowSource, name)) for name in _SOURCE_COLUMNS]
+    # Compared as texts: SQLite would look the many NULLs up in an index of one column, and not the few sources of the row.
+    same = [func.coalesce(getattr(other, name), "") == func.coalesce(getattr(RowSource, name), "") for name in _SOURCE_COLUMNS]
     known = select(other.id).where(
-        other.row_id == RowSource.row_id, other.dataset_id == RowSource.dataset_id, other.staged.is_(None), *same
+        other.row_id == RowSource.row_id,
+        func.coalesce(other.dataset_id, "") == RowSource.dataset_id,
+        func.coalesce(other.staged, "") == "",
+        *same,
     )
     mine = RowSource.staged == staging.tag
     await session.execute(delete(RowSource).where(mine, known.exists()).execution_options(**PLAIN))
