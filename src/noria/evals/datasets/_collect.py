@@ -35,7 +35,8 @@ Expect = Literal["answer", "nothing"]
 class FeedbackPolicy:
     """What counts as good. A correction is always taken before a label, a label before the answer that was given.
 
-    `min_agreement`: the share of an answer's labels that must be the same for that label to count.
+    `min_agreement`: the share of an answer's labels that must be the same for that label to count. `route` and `metadata`: only
+    answers to requests that asked for this name, and that carried all of this metadata.
     """
 
     thumbs_up: bool = True
@@ -44,6 +45,15 @@ class FeedbackPolicy:
     pairs: bool = True
     min_score: float | None = None
     min_agreement: float = 0.5
+    route: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+    def covers(self, answer: Answer) -> bool:
+        """Whether the answer is of the requests that are meant."""
+        given = answer.metadata or {}
+        return self.route in {None, answer.route} and all(
+            str(given.get(key)) == value for key, value in (self.metadata or {}).items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +189,9 @@ class Collector:
         return cases
 
     def _judged(self, case: _Case, policy: FeedbackPolicy, report: Report) -> NewRow | None:
+        if not policy.covers(case.answer):
+            report.skipped["other_traffic"] += 1
+            return None
         found = judge(case.said, case.answer, policy)
         if isinstance(found, str):
             report.skipped[found] += 1
