@@ -125,8 +125,11 @@ def test_what_cannot_come_in_is_said(server: NoriaServer) -> None:
     orphan = {**RUN, "id": "evalrun_orphan", "eval_id": "eval_nowhere"}
     broken = {**EVAL, "id": "eval_broken", "testing_criteria": None}
     with server.client() as http:
-        done = http.post("/v1/noria/imports/openai", json={"data": [orphan, broken, {**COMPLETION, "id": 5}]}).json()
-        assert (done["evals"], done["runs"], done["num_problems"]) == (0, 0, 3)
+        late = {**EVAL, "id": "eval_late", "created_at": 2**70}
+        odd = {**COMPLETION, "id": "chatcmpl-odd", "metadata": ["x"]}
+        given = [orphan, broken, {**COMPLETION, "id": 5}, late, odd]
+        done = http.post("/v1/noria/imports/openai", json={"data": given}).json()
+        assert (done["evals"], done["runs"], done["num_problems"]) == (0, 0, 5)
         assert any("eval_nowhere" in problem for problem in done["problems"])
         assert http.post("/v1/noria/imports/openai", json={"data": [{"a": 1}]}).status_code == 400
         assert http.post("/v1/noria/imports/openai", json={}).status_code == 400

@@ -131,7 +131,7 @@ async def _made(
             continue
         try:
             row = make(each, project_id)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             done.problem(f"{kind} {each.get('id')}: {type(error).__name__} {error}")
             continue
         if kind == "eval.run.output_item":
@@ -187,7 +187,10 @@ def _id(given: Mapping[str, Any]) -> str:
 
 
 def _when(given: Mapping[str, Any]) -> int:
-    return int(given.get("created_at") or given.get("created") or time.time())
+    found = int(given.get("created_at") or given.get("created") or time.time())
+    if not 0 <= found < 2**40:
+        raise ValueError(f"{found} is no time in seconds")
+    return found
 
 
 def _eval(given: Mapping[str, Any], project_id: str) -> Eval:
@@ -239,7 +242,7 @@ def _item(given: Mapping[str, Any], project_id: str) -> EvalItem:
         id=_id(given),
         project_id=project_id,
         run_id=given["run_id"],
-        position=int(given.get("datasource_item_id") or 0),
+        position=min(max(int(given.get("datasource_item_id") or 0), 0), 2**31 - 1),
         row_id=digest_of_item(row),
         datasource_item=row,
         sample=given.get("sample"),
