@@ -193,8 +193,13 @@ def _package_index() -> Check:
 
 
 def _bubblewrap() -> Check:
-    found = shutil.which("bwrap")
-    return Check("bubblewrap", "ok", found or "not installed; nothing in this version needs it")
+    from noria.sandbox import require_sandbox
+
+    try:
+        require_sandbox()
+    except NoriaError as error:
+        return Check("bubblewrap", "warn", f"{error.message} Python graders are refused.", error.hint or "")
+    return Check("bubblewrap", "ok", shutil.which("bwrap") or "")
 
 
 def _console() -> Check:
