@@ -36,7 +36,7 @@ class Instance:
     def start(self, name: str, *options: str) -> dict[str, Any]:
         """Starts `server` or `console` and waits until it says where it listens."""
         announced = self.home / "run" / f"{name}.json"
-        environment = {**os.environ, "NORIA_LOG_LEVEL": "warning"}
+        environment = {**os.environ, "NORIA_LOG_LEVEL": "warning", "NORIA_ALLOW_ENGINE_COMMANDS": "true"}
         command = [sys.executable, "-m", f"noria.{name}", "--home", str(self.home), "--port", "0", *options]
         with (self.home / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

@@ -24,6 +24,7 @@ from noria.console.datasets import dataset_page, datasets_page
 from noria.console.evals import comparison_page, eval_page, evals_page, run_page
 from noria.console.prompts import prompt_page, prompts_page
 from noria.console.texts import LANGUAGES
+from noria.console.tuning import job_page, tuning_page
 from noria.console.wheel import wheel_page, wheels_page
 from noria.errors import AuthenticationFailed, NoriaError
 
@@ -46,6 +47,7 @@ _NAVIGATION: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("traces", "/traces", "account_tree"),
             ("datasets", "/datasets", "dataset"),
             ("evals", "/evals", "rule"),
+            ("tuning", "/tuning", "model_training"),
             ("wheel", "/wheels", "autorenew"),
         ),
     ),
@@ -68,6 +70,8 @@ _PAGES: dict[str, Builder] = {
     "/evals/{eval}": eval_page,
     "/evals/{eval}/compare": comparison_page,
     "/evals/{eval}/runs/{run}": run_page,
+    "/tuning": tuning_page,
+    "/tuning/{job}": job_page,
     "/wheels": wheels_page,
     "/wheels/{wheel}": wheel_page,
     "/lineage": lineage_page,

@@ -54,7 +54,9 @@ def button(
     made = ui.button(label, icon=icon, on_click=action, color=None)
     made.classes(f"btn {kind}").props("unelevated no-caps dense" if kind == "primary" else "flat no-caps dense")
     if hint:
-        made.tooltip(hint).props(f"aria-label={json.dumps(hint)}")
+        made.tooltip(hint)
+        if not label:
+            made.props(f"aria-label={json.dumps(hint)}")
     return made
 
 

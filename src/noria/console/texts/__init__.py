@@ -17,6 +17,7 @@ from noria.console.texts import (
     _prompts,
     _settings,
     _traces,
+    _tuning,
     _wheel,
 )
 
@@ -34,6 +35,7 @@ PAGES = (
     _feedback,
     _datasets,
     _evals,
+    _tuning,
     _wheel,
     _lineage,
     _models,

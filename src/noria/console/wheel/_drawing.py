@@ -18,7 +18,7 @@ _STEPS = {
     "approve": "canary", "canary": "canary", "watch": "promote",
 }  # fmt: skip
 """Where on the wheel a step of a turn takes place."""
-_VIEW = (-6, 42, 572, 398)
+_VIEW = (-6, 34, 572, 402)
 _X, _Y, _RIM, _BUCKET = 280.0, 232.0, 140.0, 17.0
 _FIRST = 116.0  # degrees; the stream enters at the lower left and the wheel turns clockwise
 _ICONS = {

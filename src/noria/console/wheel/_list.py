@@ -73,7 +73,7 @@ async def _create(session: Session) -> None:
     t = session.t
     with session.reporting():
         cards = (await session.api.get("/v1/noria/models"))["data"]
-        models = [card["id"] for card in cards if card["task"] == "chat" and card["source"] == "engine"]
+        models = [card["id"] for card in cards if card["engine"] == "openvino"]  # what can be trained here
         with dialog(t("wheels.create"), wide=True) as made:
             with box("pair"):
                 name = ui.input(t("wheels.name")).props("outlined dense autofocus maxlength=64")
