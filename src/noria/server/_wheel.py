@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import orjson
 from fastapi import Path, Query
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import Field
@@ -185,11 +186,12 @@ async def get_report(
     caller: Data,
     noria: NoriaDep,
     format: Annotated[Literal["markdown", "json"], Query(description="Markdown links the plots beside it.")] = "markdown",
-) -> Any:
+) -> Response:
     found, row = await _find(noria, caller, wheel, turn)
     plots = {name: f"plots/{name}.svg" for name in PLOTS if await _plot(noria, row, name) is not None}
     if format == "json":
-        return {**await _shown(noria, row), "wheel": _show(found), "plots": plots}
+        facts = {**await _shown(noria, row), "wheel": _show(found), "plots": plots}
+        return Response(orjson.dumps(facts), media_type="application/json")
     return PlainTextResponse(markdown(found, row, plots=plots), media_type="text/markdown; charset=utf-8")
 
 

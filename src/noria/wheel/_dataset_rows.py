@@ -77,6 +77,8 @@ class DatasetRows:
             label_as_expected=good.labels,
             pairs=order.spec.train.method == "dpo",
             min_agreement=good.min_agreement,
+            route=None if order.spec.traffic.models else order.spec.route,
+            metadata=order.spec.traffic.metadata,
         )
         report = await self._datasets.collect_feedback(
             order.dataset_id,
@@ -105,14 +107,12 @@ class DatasetRows:
     # --- curate -------------------------------------------------------------------------------------------------------
 
     async def curate(self, project_id: str, spec: WheelSpec, collected: Collected) -> Curated:
-        foreign = await self._foreign(project_id, spec, collected)
         number, removed = collected.version, Counter[str]()
-        for why, ids in foreign.items():
-            if ids:
-                origin = {"kind": "curation", "looked_at": collected.version, "findings": {why: len(ids)}}
-                made = await self._datasets.add(collected.dataset_id, [], origin=origin, remove=ids, project_id=project_id)
-                number = made.version.number if made.version else number
-                removed[why] += len(ids)
+        if leaked := await self._leaked(project_id, spec, collected):
+            origin = {"kind": "curation", "looked_at": collected.version, "findings": {"gate_leakage": len(leaked)}}
+            made = await self._datasets.add(collected.dataset_id, [], origin=origin, remove=leaked, project_id=project_id)
+            number = made.version.number if made.version else number
+            removed["gate_leakage"] = len(leaked)
         handling: dict[str, str] = {kind: getattr(spec.data, name) for kind, name in _KINDS.items()}
         looked_for = frozenset(kind for kind, how in handling.items() if how != "keep")
         policy = CurationPolicy(
@@ -138,20 +138,12 @@ class DatasetRows:
                     kept[kind] += 1
         return Counter({kind: len(ids) for kind, ids in accepted.items()}), kept
 
-    async def _foreign(self, project_id: str, spec: WheelSpec, collected: Collected) -> dict[str, list[str]]:
-        """Rows that are not of the traffic asked for, and rows to train on whose question is in the gate's own dataset."""
-        wanted, tested = dict(spec.traffic.metadata), await self._tested(project_id, spec)
-        if not spec.traffic.models:
-            wanted["route"] = spec.route
-        other: list[str] = []
-        leaked: list[str] = []
-        async for row in self._datasets.rows(collected.dataset_id, collected.version, project_id=project_id):
-            metadata = row.content.get("metadata") or {}
-            if any(str(metadata.get(key)) != value for key, value in wanted.items()):
-                other.append(row.row_id)
-            elif tested and row.split != "test" and input_key(row.content["messages"]) in tested:
-                leaked.append(row.row_id)
-        return {"other_traffic": other, "gate_leakage": leaked}
+    async def _leaked(self, project_id: str, spec: WheelSpec, collected: Collected) -> list[str]:
+        """Rows to train on whose question is in the gate's own dataset."""
+        if not (tested := await self._tested(project_id, spec)):
+            return []
+        rows = self._datasets.rows(collected.dataset_id, collected.version, project_id=project_id)
+        return [row.row_id async for row in rows if row.split != "test" and input_key(row.content["messages"]) in tested]
 
     async def _tested(self, project_id: str, spec: WheelSpec) -> set[str]:
         if spec.gate.dataset is None:
