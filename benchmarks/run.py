@@ -25,6 +25,7 @@ def commands(url: str, gguf: Path) -> dict[str, list[str]]:
     return {
         "gateway": [sys.executable, "-m", "benchmarks.gateway"],
         "engine": script("engine", "--gguf", str(gguf), "--sides", "noria,genai,llama"),
+        "adapters": [sys.executable, "-m", "benchmarks.adapters"],
         "spans": script("spans", "--peers", "phoenix,mlflow", "--sizes", "100000,1000000"),
         "search": script("search", "--embeddings-url", f"{url}/v1", "--query-prefix", "query: "),
         "ingest": script("ingest", "--url", f"{url}/v1"),
