@@ -50,6 +50,7 @@ class TrainingProcess:
         """It writes what libraries print into `log.txt` of its folder."""
         begin = shlex.split(launch.command) if launch.command else [sys.executable, "-m", "noria.training"]
         env = dict(os.environ, OMP_NUM_THREADS=str(launch.threads), TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+        env.setdefault("OMP_WAIT_POLICY", "passive")  # a waiting thread that spins would take the engines' processors
         if env.pop("PYTHONDONTWRITEBYTECODE", None):
             # Else the thousands of modules that torch and transformers are would be compiled anew at each start: 10 s.
             env["PYTHONPYCACHEPREFIX"] = str(launch.compiled)
