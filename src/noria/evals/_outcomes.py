@@ -14,12 +14,14 @@ from typing import Any
 import orjson
 from sqlalchemy import func, insert, select, update
 
+from noria.errors import Unavailable
 from noria.store import Database, EvalItem, EvalRun
 
 __all__ = ["Outcomes"]
 
 _EVERY_S = 0.2
 _MOST_WAITING = 512
+_WAITS_S = (1, 2, 4, 8, 15, 30)
 
 
 class Outcomes:
@@ -77,17 +79,25 @@ class Outcomes:
         counts = dict(self.counts)
         for row in rows:
             counts[row["status"]] = counts.get(row["status"], 0) + 1
-        try:
-            async with self._database.write() as session:
-                await session.execute(insert(EvalItem), rows)
-                await session.execute(update(EvalRun).where(EvalRun.id == self._run_id).values(result_counts=shown(counts)))
-        except BaseException:
-            self._waiting = rows + self._waiting
-            raise
+        await self._write(rows, counts)
         self.counts = counts
         for _ in rows:
             self._room.release()
         await self._report(sum(counts.values()))
+
+    async def _write(self, rows: list[dict[str, Any]], counts: dict[str, int]) -> None:
+        """One transaction; tried again for a while where the disk is full or the database is busy: the answers were paid for."""
+        for wait_s in (*_WAITS_S, None):
+            try:
+                async with self._database.write() as session:
+                    await session.execute(insert(EvalItem), rows)
+                    await session.execute(update(EvalRun).where(EvalRun.id == self._run_id).values(result_counts=shown(counts)))
+            except Unavailable:
+                if wait_s is None:
+                    raise
+                await asyncio.sleep(wait_s)
+            else:
+                return
 
 
 def _storable(row: dict[str, Any]) -> dict[str, Any]:
