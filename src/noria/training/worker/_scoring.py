@@ -1,6 +1,6 @@
 """The general set: how well a model still knows what everybody's model should. Each item has one right answer and wrong ones.
 
-An item counts as known when the right answer is likelier, a token, than every wrong one. Nothing is generated: that is quick.
+An item counts as known when the right answer is likelier, as a whole, than every wrong one. Nothing is generated: that is quick.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def _text() -> bytes:
 
 
 def general_digest() -> str:
-    """Changes when the items do."""
-    return hashlib.sha256(_text()).hexdigest()[:12]
+    """Changes when the items do, or the way they are scored."""
+    return hashlib.sha256(b"whole answers" + _text()).hexdigest()[:12]
 
 
 def general_scores(model: Any, renderer: ChatRenderer) -> list[dict[str, Any]]:
-    """One entry an item: its id, the margin of the right answer over the best wrong one (nats a token), known or not."""
+    """One entry an item: its id, the margin of the right answer over the best wrong one (nats), known or not."""
     items = [orjson.loads(line) for line in _text().splitlines() if line.strip()]
     examples: list[Example] = []
     for item in items:
@@ -54,11 +54,11 @@ def general_scores(model: Any, renderer: ChatRenderer) -> list[dict[str, Any]]:
 
 
 def answer_logprobs(model: Any, examples: Sequence[Example]) -> list[float]:
-    """The mean log-probability of each example's learned tokens."""
+    """The log-probability of each example's learned tokens together."""
     tokens = Tokens.of(examples)
     segments = model.config._attn_implementation == SEGMENTS
     device = next(model.parameters()).device
-    training, means = model.training, list[float]()
+    training, sums = model.training, list[float]()
     model.eval()
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16):
         start = 0
@@ -67,10 +67,10 @@ def answer_logprobs(model: Any, examples: Sequence[Example]) -> list[float]:
             while end < len(tokens) and (end == start or total + int(tokens.lengths[end]) <= _TOKENS_AT_ONCE):
                 total, end = total + int(tokens.lengths[end]), end + 1
             group = [tokens[i] for i in range(start, end)]
-            means += _of_pack(model, group, device) if segments else _of_pad(model, group, device)
+            sums += _of_pack(model, group, device) if segments else _of_pad(model, group, device)
             start = end
     model.train(training)
-    return means
+    return sums
 
 
 def _of_pack(model: Any, group: Sequence[Any], device: Any) -> list[float]:
@@ -81,14 +81,14 @@ def _of_pack(model: Any, group: Sequence[Any], device: Any) -> list[float]:
     ).logits[0]
     values = -F.cross_entropy(logits.float(), piece["targets"].to(device), reduction="none")
     counts = [int(learned[1:].sum()) for _, learned in group]
-    return [float(part.mean()) for part in values.split(counts)]
+    return [float(part.sum()) for part in values.split(counts)]
 
 
 def _of_pad(model: Any, group: Sequence[Any], device: Any) -> list[float]:
     piece = {key: value.to(device) for key, value in pad(group, 0).items()}
     logits = model(input_ids=piece["input_ids"], attention_mask=piece["attention_mask"], use_cache=False).logits
-    means: list[float] = []
+    sums: list[float] = []
     for row, labels in zip(logits, piece["labels"], strict=True):
         learned = labels[1:] >= 0
-        means.append(float(-F.cross_entropy(row[:-1][learned].float(), labels[1:][learned])))
-    return means
+        sums.append(float(-F.cross_entropy(row[:-1][learned].float(), labels[1:][learned], reduction="sum")))
+    return sums
