@@ -116,6 +116,7 @@ def test_patterns(text: str, kinds: list[str]) -> None:
     assert [found.kind for found in find_personal_data(text)] == kinds
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=12, max_size=18))
 def test_luhn_finds_every_single_wrong_digit(digits: list[int]) -> None:
     body = "".join(map(str, digits))
@@ -158,7 +159,7 @@ def test_nothing_is_found_in_nothing() -> None:
     assert "near_duplicate" not in look(rows(("", None, "train")))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_signatures_estimate_the_similarity(one: str, other: str) -> None:
     """The share of equal hashes is near the true Jaccard similarity, of which MinHash is an estimate with error 1/√128."""

@@ -58,7 +58,7 @@ def read(data: bytes, format: Format | None = None, filename: str = "rows") -> l
     return [row.content if isinstance(row, NewRow) else row for _, row in read_rows_of(io.BytesIO(data), filename, format)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(contents(), min_size=1, max_size=4), st.sampled_from(get_args(Format)))
 def test_what_is_written_is_read_back(rows: list[dict[str, Any]], format: Format) -> None:
     data, writer = written(rows, format)

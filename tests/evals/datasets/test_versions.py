@@ -182,7 +182,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TURNS, st.sampled_from([(0.1, 0.1), (0.3, 0.4), (0.0, 1.0)]))
 async def test_no_input_ever_crosses_splits(bench: Bench, turns: Any, shares: tuple[float, float]) -> None:
     """Whatever is added, removed and added again, in whatever spelling: one input has one split in every version."""

@@ -297,5 +297,6 @@ async def close_version(
 async def count_rows(session: AsyncSession, dataset_id: str, number: int) -> dict[str, Any]:
     """How many rows a version has, by split."""
     query = select(DatasetRow.split, func.count()).where(DatasetRow.dataset_id == dataset_id, alive(number))
-    found = Counter({split: count for split, count in await session.execute(query.group_by(DatasetRow.split))})
+    rows = (await session.execute(query.group_by(DatasetRow.split))).all()
+    found = Counter({row[0]: row[1] for row in rows})
     return {"train": found["train"], "validation": found["validation"], "test": found["test"], "total": found.total()}
