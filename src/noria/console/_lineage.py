@@ -9,6 +9,7 @@ from nicegui import ui
 
 from noria.console._session import Session
 from noria.console._widgets import box, button, empty, page_head, text
+from noria.errors import NotFound
 
 __all__ = ["layout", "lineage_page", "path_of"]
 
@@ -35,8 +36,12 @@ Node = dict[str, Any]
 async def lineage_page(session: Session, query: dict[str, str]) -> None:
     t, identity = session.t, query.get("id", "").strip()
     graph: dict[str, Any] | None = None
+    unknown = ""
     if identity:
-        graph = await session.api.get(f"/v1/noria/lineage/{quote(identity, safe='@')}")
+        try:
+            graph = await session.api.get(f"/v1/noria/lineage/{quote(identity, safe='@')}")
+        except NotFound as error:
+            unknown = str(error)
     with page_head(t("lineage.title"), t("lineage.of", name=_short(identity, 48)) if identity else ""):
         pass
     field = ui.input(t("lineage.find"), value=identity).props("outlined dense clearable").classes("filter grow")
@@ -52,7 +57,7 @@ async def lineage_page(session: Session, query: dict[str, str]) -> None:
     field.on("keydown.enter", show)
     with box("panel"):
         if graph is None:
-            empty(t("lineage.hint"))
+            empty(unknown or t("lineage.hint"))
             return
         _draw(session, graph)
         if graph["truncated"]:

@@ -101,6 +101,9 @@ def _actions(session: Session, card: dict[str, Any], pull: dict[str, Any] | None
         text(t("models.needs_key"), "muted small")
     if card["state"] == "loaded" and card["source"] == "engine":
         button(t("models.stop"), partial(_call, session, f"/v1/noria/engines/{card['id']}/stop", {}, reload), kind="quiet")
+    if card.get("base") or card["id"].startswith("ft:"):
+        lineage = f"/lineage?{urlencode({'id': card['id']})}"
+        button("", lambda: ui.navigate.to(lineage), icon="o_hub", kind="quiet", hint=t("lineage.title"))
     if card["weights"] and card["state"] in {"ready", "loaded"}:
         remove = partial(_remove, session, card, reload, weights=True)
         button("", remove, icon="delete_outline", kind="quiet", hint=t("models.remove_weights"))
