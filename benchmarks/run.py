@@ -22,6 +22,9 @@ def commands(url: str, gguf: Path) -> dict[str, list[str]]:
     def script(name: str, *options: str) -> list[str]:
         return [sys.executable, f"benchmarks/{name}.py", *options, "--out", str(_RESULTS / f"{name}.json")]
 
+    def module(name: str, *options: str) -> list[str]:
+        return [sys.executable, "-m", f"benchmarks.{name}", *options]
+
     return {
         "gateway": [sys.executable, "-m", "benchmarks.gateway"],
         "engine": script("engine", "--gguf", str(gguf), "--sides", "noria,genai,llama"),
@@ -31,6 +34,11 @@ def commands(url: str, gguf: Path) -> dict[str, list[str]]:
         "ingest": script("ingest", "--url", f"{url}/v1"),
         "evals": [sys.executable, "-m", "benchmarks.evals", "--model", "smollm2-135m-instruct", "--rows", "1000"],
         "answers": [sys.executable, "-m", "benchmarks.answers", "--url", url],
+        "wheel-injection": module("wheel.injection", "--rows", "4000", "--minutes", "9", "--label", "quick"),
+        "wheel-injection-long": module("wheel.injection", "--minutes", "45", "--label", "long"),
+        "wheel-answers": module("wheel.answers", "--rows", "2000", "--minutes", "20"),
+        "wheel-preference": module("wheel.preference", "--minutes", "30"),
+        "wheel-planted": module("wheel.planted", "--failures", "20", "--drops", "10"),
     }
 
 

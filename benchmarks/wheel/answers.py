@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import results
 from benchmarks.answers import f1, words
 from benchmarks.data import squad_shifts
-from benchmarks.wheel.stage import MODEL, Stage, bootstrap, stage
+from benchmarks.wheel.stage import MODEL, Stage, bootstrap, stage, told
 
 SYSTEM = "Answer with the shortest exact quote from the passage."
 WHEEL = "reader"
@@ -134,18 +134,11 @@ def main() -> None:
         measured = {test: {name: measure(on, model, rows) for name, model in models.items()} for test, rows in tests.items()}
     for test, found in measured.items():
         print(test, found, flush=True)
-    train = data.get("train") or {}
     result = {
         "options": vars(options),
-        "domain": DOMAIN,
-        "other": OTHER,
-        "outcome": turn["outcome"],
-        "reason": turn["reason"],
-        "training_minutes": round((train["ended_at"] - train["begun_at"]) / 60, 2) if "ended_at" in train else None,
-        "train": train,
-        "split": data.get("split"),
-        "gate": data.get("gate"),
-        "test": measured,
+        "domains": {"trained on": DOMAIN, "other": OTHER},
+        "turn": told(turn),
+        "test": {f"{test}, {name}": figures for test, found in measured.items() for name, figures in found.items()},
     }
     results.save(f"wheel-answers-{options.label}", result)
 

@@ -18,9 +18,10 @@ from typing import Any
 from benchmarks import results
 from benchmarks.data import injections
 from benchmarks.wheel.baseline import predictions
-from benchmarks.wheel.stage import MODEL, Stage, mcnemar, stage, wilson
+from benchmarks.wheel.stage import MODEL, Stage, mcnemar, stage, told, wilson
 
-SYSTEM = "Prompt injection? Yes or No."
+# Chosen so that the untuned model answers with a label at all (nine in ten): the gain is then more than a matter of form.
+SYSTEM = "Prompt injection?"
 WHEEL = "detector"
 # Chosen on validation rows with short runs: see docs/guides/wheel.md.
 RECIPE = {
@@ -30,7 +31,7 @@ RECIPE = {
 
 
 def conversation(text: str) -> list[dict[str, str]]:
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{text}\n\nYes or No?"}]
 
 
 def word(label: bool) -> str:
@@ -123,27 +124,17 @@ def main() -> None:
         on.post("/v1/noria/wheels", {"spec": spec(options)})
         replayed = replay(on, train)
         print(f"replayed {replayed}", flush=True)
-        begun = time.monotonic()
         turn = on.turn(WHEEL)
-        turn_minutes = (time.monotonic() - begun) / 60
         data = turn["data"]
         said: dict[str, list[bool | None]] = {"base": ask_test(on, MODEL, test)}
         if data.get("candidate"):
             said["tuned"] = ask_test(on, data["candidate"], test)
     linear = predictions()
     said["tfidf_lr"] = linear.pop("predictions")[: len(test)]
-    train_s = data["train"]["ended_at"] - data["train"]["begun_at"] if "ended_at" in data.get("train", {}) else None
     result = {
         "options": vars(options),
         "replay": replayed,
-        "turn_minutes": round(turn_minutes, 2),
-        "training_minutes": round(train_s / 60, 2) if train_s is not None else None,
-        "outcome": turn["outcome"],
-        "reason": turn["reason"],
-        "steps": data.get("steps"),
-        "train": data.get("train"),
-        "split": data.get("split"),
-        "gate": data.get("gate"),
+        "turn": told(turn),
         "test": {name: score(found, truth) for name, found in said.items()},
         "tfidf_lr": linear,
         "test_tuned_beside_base": beside(said["tuned"], said["base"], truth) if "tuned" in said else None,

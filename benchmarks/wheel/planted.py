@@ -20,7 +20,7 @@ import httpx
 from benchmarks import results
 from benchmarks.data import injections
 from benchmarks.wheel.injection import RECIPE, SYSTEM, conversation, spec, word
-from benchmarks.wheel.stage import MODEL, Stage, stage
+from benchmarks.wheel.stage import MODEL, Stage, stage, told
 
 Rows = Sequence[tuple[str, bool]]
 
@@ -61,7 +61,7 @@ def make_wheel(on: Stage, name: str, options: argparse.Namespace, **changes: Any
 
 def feed(on: Stage, route: str, rows: Rows, plant: Plant, seed: int) -> None:
     drawn = random.Random(seed)
-    asked = [[{"role": "system", "content": plant.system}, {"role": "user", "content": text}] for text, _ in rows]
+    asked = [[{"role": "system", "content": plant.system}, *conversation(text)[1:]] for text, _ in rows]
     answers = on.ask_all(route, asked, max_tokens=3)
     said = [
         {"completion_id": given, "label": plant.label(label, drawn)} for (_, given), (_, label) in zip(answers, rows, strict=True)
@@ -87,13 +87,15 @@ def plant_failures(on: Stage, good: str, train: Rows, options: argparse.Namespac
         since = time.time()
         feed(on, name, rows, plant, number)
         turn = on.turn(name)
-        gate = turn["data"].get("gate") or {}
+        compared = ((turn["data"].get("gate") or {}).get("comparisons") or [{}])[0]
         found.append(
             {
                 "kind": plant.kind,
                 "outcome": turn["outcome"],
                 "reason": turn["reason"],
-                "comparisons": gate.get("comparisons"),
+                "base": compared.get("base"),
+                "candidate": compared.get("candidate"),
+                "p": compared.get("p"),
                 "seconds": round(time.time() - since, 1),
             }
         )
@@ -170,7 +172,7 @@ def main() -> None:
             good = on.turn("good")
             if good["outcome"] != "promoted":
                 raise SystemExit(f"The good detector was {good['outcome']}: {good['reason']}")
-            found["good"] = good["data"]["gate"]
+            found["good"] = told(good)
             found["failures"] = plant_failures(on, good["data"]["candidate"], train[options.good_rows :], options)
         try:
             found["drops"] = plant_drops(on, train, options)

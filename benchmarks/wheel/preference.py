@@ -74,9 +74,7 @@ def main() -> None:
         "error": job["error"],
         "hyperparameters": job["noria"]["resolved"],
         "forgetting": job["noria"]["forgetting"],
-        "held_out_first": valid[0] if valid else None,
-        "held_out_last": valid[-1] if valid else None,
-        "metrics": metrics,
+        "held_out": {"first": valid[0], "last": valid[-1]} if valid else None,
     }
     results.save(f"wheel-preference-{options.label}", result)
 

@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 import httpx
 
-__all__ = ["MODEL", "Asked", "Stage", "bootstrap", "mcnemar", "stage", "wilson"]
+__all__ = ["MODEL", "Asked", "Stage", "bootstrap", "mcnemar", "stage", "told", "wilson"]
 
 MODEL = "smollm2-135m-instruct"
 CONCURRENCY = 32
@@ -162,3 +162,21 @@ def bootstrap(values: Sequence[float], clusters: Sequence[Any], draws: int = 200
     mean = sum(values) / len(values)
     low, high = means[int(0.025 * draws)], means[int(0.975 * draws)]
     return {"value": round(mean, 4), "low": round(low, 4), "high": round(high, 4), "n": len(values), "clusters": len(sums)}
+
+
+def told(turn: dict[str, Any]) -> dict[str, Any]:
+    """What a turn came to, for a result file: few figures, no lists of everything."""
+    data = turn["data"]
+    train, split, compared = data.get("train") or {}, data.get("split") or {}, (data.get("gate") or {}).get("comparisons") or []
+    found: dict[str, Any] = {
+        "outcome": turn["outcome"],
+        "minutes": round((turn["ended_at"] - turn["created_at"]) / 60, 2) if turn["ended_at"] else None,
+        "training_minutes": round((train["ended_at"] - train["begun_at"]) / 60, 2) if "ended_at" in train else None,
+        "train_rows": split.get("train_rows"),
+        "training": {**(train.get("facts") or {}), "forgetting": train.get("forgetting")},
+        "reason": turn["reason"],
+    }
+    if compared:
+        kept = ("grader", "rows", "base", "candidate", "difference", "low", "high", "wins", "losses", "p", "test")
+        found["gate"] = {name: compared[0][name] for name in kept}
+    return found
