@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import shutil
 import time
@@ -186,7 +187,16 @@ def _install(made: Path, final: Path) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
         shutil.rmtree(final)
-    made.replace(final)
+    try:
+        made.replace(final)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        scratch = final.with_name(f".{final.name}.partial")  # trainings lie on another file system than the home
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(made, scratch)
+        scratch.replace(final)
+        shutil.rmtree(made)
 
 
 def _digest(folder: Path) -> str:

@@ -14,7 +14,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from noria.training._plan import Plan, read_json, write_json
 
-from ._checkpoints import DiskFull, Keeper, resumable
+from ._checkpoints import DiskFull, Keeper, is_disk_full, resumable
 from ._dpo import Preferences, preference_dataset
 from ._model import load_model, load_tokenizer
 from ._pace import Clock, paced
@@ -225,11 +225,13 @@ class Course:
             return
         try:
             place = self.keeper.serve(f"served/step-{step}")
-        except DiskFull as error:
-            self._reporter.note(f"{error} The training goes on.", warn=True)
+            self._notes["served"] = sorted({*self._notes["served"], step})
+            write_json(self._folder / "course.json", self._notes)
+        except (DiskFull, OSError) as error:
+            if isinstance(error, OSError) and not is_disk_full(error, self._folder):
+                raise
+            self._reporter.note(f"The disk is full: step {step} cannot be served. The training goes on.", warn=True)
             return
-        self._notes["served"] = sorted({*self._notes["served"], step})
-        write_json(self._folder / "course.json", self._notes)
         metrics = next((entry for entry in self._notes["valid"] if entry["step"] == step), {"step": step})
         self._reporter.send(type="checkpoint", step=step, folder=str(place), metrics=metrics)
 
