@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ["facts", "save"]
 
 _FOLDER = Path(__file__).parent / "results"
-_PACKAGES = ("noria", "openvino", "openvino-genai", "fastapi", "uvicorn", "aiohttp", "faiss-cpu", "tantivy", "numpy")
+_PACKAGES = ("noria-llm", "openvino", "openvino-genai", "fastapi", "uvicorn", "aiohttp", "faiss-cpu", "tantivy", "numpy")
 
 
 def facts() -> dict[str, Any]:

@@ -137,14 +137,14 @@ class ConfigurationError(NoriaError):
 
 
 class MissingExtra(NoriaError):
-    """An optional dependency is not installed. `extra` is the name in `pip install "noria[extra]"`."""
+    """An optional dependency is not installed. `extra` is the name in `pip install "noria-llm[extra]"`."""
 
     status = 501
     type = "invalid_request_error"
     default_code = "missing_extra"
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional part of Noria.", hint=f'Run: pip install "noria[{extra}]"')
+        super().__init__(f"{what} needs an optional part of Noria.", hint=f'Run: pip install "noria-llm[{extra}]"')
 
 
 class NotBuilt(NoriaError):

@@ -16,7 +16,7 @@ from .snippets import ROOT
 def test_the_wheel_is_complete(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, timeout=110)
-    with zipfile.ZipFile(next(tmp_path.glob("noria-*.whl"))) as wheel:
+    with zipfile.ZipFile(next(tmp_path.glob("noria_llm-*.whl"))) as wheel:
         names = set(wheel.namelist())
     pages = {f"noria/_docs/{page.relative_to(ROOT / 'docs')}" for page in (ROOT / "docs").rglob("*.md")}
     assert pages <= names

@@ -31,7 +31,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 class PgVectorIndex:
     """`PgVectorIndex("postgresql://…", name="handbook", dimensions=384)`; makes its table when there is none.
 
-    Raises MissingExtra without `noria[postgres]`, ConfigurationError where the server has no pgvector.
+    Raises MissingExtra without the extra `postgres`, ConfigurationError where the server has no pgvector.
     """
 
     def __init__(self, dsn: str, *, name: str, dimensions: int) -> None:
