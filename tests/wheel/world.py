@@ -181,6 +181,9 @@ class _Traffic:
 class _Live:
     world: World
 
+    async def requests(self, project_id: str, route: str) -> int:
+        return sum(self.world.seen.values())
+
     async def figures(
         self, project_id: str, route: str, model: str, *, since: float, slower_than_s: float | None, score_below: float | None
     ) -> LiveFigures:

@@ -21,6 +21,9 @@ __all__ = ["Watch", "binomial_p", "fisher_p", "look_alpha"]
 
 _FIRST_LOOK = 5
 _GROWTH = 1.25
+_ENOUGH = 20
+_UNNOTICED_S = 0.25
+"""Nobody notices so much more, however many times the base's it is."""
 
 
 def look_alpha(alpha: float, look: int) -> float:
@@ -137,6 +140,8 @@ class _Rate:
 def latency_bound_s(guard: Guard, base: LiveFigures) -> float | None:
     """What 95 % of requests must stay below: the absolute bound or a multiple of the base's p95, whichever is tighter."""
     ratio = guard.max_latency_ratio
-    beside = base.latency_p95_s * ratio if ratio is not None and base.latency_p95_s and base.requests >= 20 else None
+    beside = None
+    if ratio is not None and base.latency_p95_s and base.requests >= _ENOUGH:
+        beside = max(base.latency_p95_s * ratio, base.latency_p95_s + _UNNOTICED_S)
     bounds = [bound for bound in (guard.max_latency_p95_s, beside) if bound is not None]
     return min(bounds) if bounds else None

@@ -23,6 +23,9 @@ class RecordedLive:
     def __init__(self, database: Database, traces: TraceStore, flush: Callable[[float], bool]) -> None:
         self._database, self._traces, self._flush = database, traces, flush
 
+    async def requests(self, project_id: str, route: str) -> int:
+        return await self._traces.count(TraceFilter(project=project_id, metadata={semconv.ROUTE: route}))
+
     async def figures(
         self, project_id: str, route: str, model: str, *, since: float, slower_than_s: float | None, score_below: float | None
     ) -> LiveFigures:

@@ -214,6 +214,10 @@ class LiveFigures:
 
 
 class Live(Protocol):
+    async def requests(self, project_id: str, route: str) -> int:
+        """How many the route has seen."""
+        ...
+
     async def figures(
         self, project_id: str, route: str, model: str, *, since: float, slower_than_s: float | None, score_below: float | None
     ) -> LiveFigures: ...

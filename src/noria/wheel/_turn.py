@@ -336,7 +336,7 @@ async def _watch(at: _At) -> Next:
         look = await keeper.look_after()
         if look.over and look.breach is None:  # the time is over, or another turn has the route now
             return Next("end", {"watch": look.state})
-        by = at.asked("rollback")
+        by = at.asked("rollback") or at.asked("cancel")
         if look.breach is not None or by is not None:
             await at.restore_base()
             return Next("end", {"watch": look.state}, "rolled_back", look.breach or f"Rolled back by {by}.")

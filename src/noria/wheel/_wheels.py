@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from noria.errors import Conflict, InvalidRequest, NoriaError, NotFound
+from noria.errors import Conflict, InvalidRequest, NoriaError, NotFound, Unavailable
 from noria.jobs import JobContext, Jobs
 from noria.store import Cursor, Database, Page, Wheel, WheelTurn
 
@@ -16,11 +17,12 @@ from ._live import count_feedback
 from ._parts import Parts
 from ._records import Asked, Next, WheelRecords
 from ._spec import WheelSpec, check_spec
-from ._turn import ALLOWED, TurnRunner
+from ._turn import ALLOWED, Progress, TurnRunner
 
 __all__ = ["JOB_KIND", "Preparation", "Wheels"]
 
 JOB_KIND = "wheel_turn"
+_log = logging.getLogger("noria.wheel")
 _JOB_ENDED = {"completed", "failed", "cancelled"}
 
 
@@ -146,11 +148,22 @@ class Wheels:
             await context.progress(done, total, "steps" if step == "canary" else "", step=step)
 
         try:
-            await self.runner.run(turn_id, progress)
+            await self._run(turn_id, progress)
         except asyncio.CancelledError:
             if context.cancelled:  # by `jobs cancel`; else the server stops, and the turn goes on at its next start
                 await asyncio.shield(self._abandon(turn_id))
             raise
+
+    async def _run(self, turn_id: str, progress: Progress) -> None:
+        """However long the database is away or its disk is full, the turn waits and goes on where it was."""
+        while True:
+            try:
+                await self.runner.run(turn_id, progress)
+            except Unavailable as error:
+                _log.warning("The turn %s waits: %s", turn_id, error)
+                await asyncio.sleep(min(error.retry_after_s or 5.0, 60.0))
+            else:
+                return
 
     async def _abandon(self, turn_id: str) -> None:
         turn = await self.records.turn(turn_id)
@@ -216,14 +229,10 @@ class Wheels:
         last = next((turn for turn in turns if turn.data.get("collect")), None)
         since = float(last.data["until"]) if last else 0.0
         split = next((turn.data["split"] for turn in turns if turn.data.get("split")), {})
-        live = [
-            await self.parts.live.figures(wheel.project_id, wheel.route, model, since=0.0, slower_than_s=None, score_below=None)
-            for model in dict.fromkeys([*shares, *models])
-        ]
         candidate = next((turn.data.get("candidate") for turn in turns if turn.id == wheel.open_turn_id), None)
         return {
-            "traffic": sum(each.requests for each in live),
-            "feedback": sum(each.feedback for each in live),
+            "traffic": await self.parts.live.requests(wheel.project_id, wheel.route),
+            "feedback": await count_feedback(self.database, wheel.project_id, models, 0.0),
             "new_feedback": await count_feedback(self.database, wheel.project_id, models, since),
             "rows": sum(split.get(f"{name}_rows", 0) for name in ("train", "validation", "test")),
             "trained": sum(bool((turn.data.get("train") or {}).get("model")) for turn in turns),
