@@ -29,7 +29,8 @@ _ORDER = (
     "more",
 )
 _SAME_COLUMN = {"completion": "feedback", "response": "feedback"}
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 190, 50, 54, 10
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 168, 50, 38, 10
+_TO_START = "setTimeout(() => document.querySelector('.node.start')?.scrollIntoView({inline: 'center', block: 'nearest'}), 200)"
 Node = dict[str, Any]
 
 
@@ -60,6 +61,7 @@ async def lineage_page(session: Session, query: dict[str, str]) -> None:
             empty(unknown or t("lineage.hint"))
             return
         _draw(session, graph)
+        ui.run_javascript(_TO_START)
         if graph["truncated"]:
             text(t("lineage.truncated"), "muted")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -117,8 +118,8 @@ class _Job:
             self._forgetting(job["noria"]["forgetting"])
             resolved = {**job["hyperparameters"], **(job["noria"]["resolved"] or {}), "seed": job["seed"]}
             for name, value in resolved.items():
-                if not isinstance(value, dict) and value is not None:
-                    fact(name, f"{value:g}" if isinstance(value, float) else value, "mono")
+                if value not in (None, [], {}):
+                    fact(name, f"{value:g}" if isinstance(value, float) else _written(value), "mono")
             for name in ("training_file", "validation_file"):
                 if job[name]:
                     with box("fact"):
@@ -188,3 +189,7 @@ class _Job:
             await self.load()
 
         confirm(self._session, t("tuning.cancel"), t("tuning.cancel_text"), cancel, verb=t("tuning.cancel"))
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
