@@ -29,7 +29,7 @@ async def test_a_good_candidate_goes_through_the_canary_to_all_traffic(turning: 
 @pytest.mark.parametrize(
     ("world", "outcome", "said"),
     [
-        (World(feedback=0), "skipped", "No feedback gave 0 new rows"),
+        (World(feedback=0), "skipped", "No new feedback has come"),
         (World(split=Split(2, 3, 0, 40, 2)), "skipped", "3 rows to train on, fewer than min_rows = 10"),
         (World(split=Split(2, 100, 0, 40, 1, "f")), "rejected", "one and the same answer"),
         (World(split=Split(2, 100, 0, 4, 2, "f")), "skipped", "4 held-out rows, fewer than gate.min_rows"),

@@ -132,7 +132,7 @@ def print_turns(name: str, rows: Sequence[dict[str, Any]]) -> None:
             str(row["number"]),
             (row["outcome"] or f"at {row['step']}").replace("_", " "),
             ago(row["created_at"]),
-            duration(row["ended_at"] - row["created_at"]) if row["ended_at"] else "",
+            duration(max(1, row["ended_at"] - row["created_at"])) if row["ended_at"] else "",
             row["data"].get("candidate") or "",
             row["reason"] or "",
         )

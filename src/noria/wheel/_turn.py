@@ -181,11 +181,12 @@ async def _collect(at: _At) -> Next:
     found = await at.parts.rows.collect(order)
     made = {"collect": asdict(found), "dataset_id": found.dataset_id}
     if found.new_rows < at.spec.data.min_new_rows:
-        said = f"{found.feedback} records of feedback" if found.feedback else "No feedback"
-        reason = (
-            f"{said} gave {found.new_rows} new rows since the last training, "
-            f"fewer than min_new_rows = {at.spec.data.min_new_rows}."
-        )
+        reason = "No new feedback has come."
+        if found.feedback or found.new_rows:
+            reason = (
+                f"{found.feedback} records of feedback gave {found.new_rows} new rows since the last training, "
+                f"fewer than min_new_rows = {at.spec.data.min_new_rows}."
+            )
         return Next("end", made, "skipped", reason)
     return Next("curate", made)
 
