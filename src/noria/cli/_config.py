@@ -47,7 +47,8 @@ def credential(
     """Store the API key of a provider or of an address, encrypted; list what there is when none is named.
 
     A key goes to its own address only: a model with another --base-url needs the key of that one, as in
-    noria config credential https://llm.example.com. The key is read from a hidden prompt, or from standard input: it never stands on the command line.
+    noria config credential https://llm.example.com. The key is read from a hidden prompt, or from standard input: it never
+    stands on the command line.
     """
     from ._connection import connect
     from ._show import print_json

@@ -35,7 +35,7 @@ def list_jobs(
         print_json(rows)
         return
     columns = (
-        Column("KIND"), Column("STATUS"), Column("UPDATED"), Column("ABOUT", shrink=True), Column("ID", style="dim"),
+        Column("KIND", shrink=True), Column("STATUS"), Column("UPDATED"), Column("ABOUT", shrink=True), Column("ID", style="dim"),
     )  # fmt: skip
     shown = ((row["kind"], _status(row), ago(row["updated_at"]), row["subject"], row["id"]) for row in rows)
     table(columns, shown, empty="There are no jobs.")

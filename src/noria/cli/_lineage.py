@@ -37,7 +37,11 @@ def lineage(
     ] = "both",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="Of many equal neighbours show so many.")] = 10,
 ) -> None:
-    """Walk from an answer back to the model, data and feedback that made it, or from a trace forward to what learned from it."""
+    """Walk back from an answer, or forward from a trace.
+
+    From an answer to the model, the data and the feedback that made it; from a trace to every dataset and
+    model that learned from it.
+    """
     from ._connection import connect
     from ._show import note, out, print_json
 

@@ -36,6 +36,8 @@ def _parser() -> MarkdownIt:
 
 def _with_markers(plain: Callable[..., str]) -> Callable[..., str]:
     def render(*given: Any) -> str:
+        token = given[0][given[1]]
+        token.info = _plain(token.info)  # of a code block's fence: it becomes an attribute
         return _MARKER.sub(r'<a class="cite" data-cite="\1" href="#cite-\1">\1</a>', plain(*given))
 
     return render

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["RootSpan"]
 
 _tracer = trace.get_tracer("noria.server")
-_QUIET = ("/v1/traces", "/v1/noria/keys", "/v1/noria/providers", "/v1/noria/tokens", "/v1/noria/feedback", "/v1/noria/datasets")  # fmt: skip
+_QUIET = (
+    "/v1/traces",
+    "/v1/noria/keys",
+    "/v1/noria/providers",
+    "/v1/noria/tokens",
+    "/v1/noria/feedback",
+    "/v1/noria/datasets",
+)
 
 
 class RootSpan:

@@ -20,8 +20,8 @@ _last = (0, 0)
 def new_id(prefix: str, *, tail: int | None = None) -> str:
     """A fresh id such as `file-019a…` (32 hex digits), greater than every one made here before.
 
-    `tail` stands where the random part else does: an answer's id ends in the span that made it, so that its trace is found from it
-    without a note of which belongs to which.
+    `tail` stands where the random part else does: an answer's id ends in the span that made it, so that its trace is
+    found from it without a note of which belongs to which.
     """
     global _last
     with _lock:

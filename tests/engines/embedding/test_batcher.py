@@ -54,7 +54,7 @@ async def test_a_query_overtakes_an_ingest() -> None:
     begun = len(encoder.batches)
     await batcher.encode([[2] * 8])
     assert not ingest.done()
-    assert len(encoder.batches) <= begun + 2
+    assert len(encoder.batches) <= begun + 4  # of 30
     await ingest
     await batcher.aclose()
 

@@ -47,7 +47,7 @@ from ._versions import Published, Row, Versions
 
 __all__ = ["Datasets"]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_NAME = re.compile(r"\w[\w.-]{0,127}")  # letters of any script
 
 
 class Datasets:

@@ -107,7 +107,7 @@ def _array(source: IO[bytes]) -> Iterator[Line]:
 
 
 def _csv(source: IO[bytes], delimiter: str) -> Iterator[Line]:
-    csv.field_size_limit(_CSV_FIELD)
+    csv.field_size_limit(max(_CSV_FIELD, csv.field_size_limit()))  # of the whole process: never lowered
     text = io.TextIOWrapper(source, "utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(text, delimiter=delimiter)
     try:

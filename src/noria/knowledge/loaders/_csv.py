@@ -17,7 +17,7 @@ _SAMPLE_ROWS = 50
 
 def load(data: bytes, *, filename: str, limits: Limits) -> Document:
     text = decode_text(data, filename=filename)
-    csv.field_size_limit(max(len(text), 1))
+    csv.field_size_limit(max(len(text), csv.field_size_limit()))  # of the whole process: never lowered
     builder = DocumentBuilder(format="csv", filename=filename, limits=limits)
     delimiter = _delimiter(text)
     sample = _sample(text, delimiter)
