@@ -19,7 +19,7 @@ import httpx
 
 from benchmarks import results
 from benchmarks.data import injections
-from benchmarks.wheel.injection import RECIPE, SYSTEM, conversation, spec, word
+from benchmarks.wheel.injection import LONGEST, RECIPE, SYSTEM, conversation, spec, word
 from benchmarks.wheel.stage import MODEL, Stage, stage, told
 
 Rows = Sequence[tuple[str, bool]]
@@ -62,7 +62,7 @@ def make_wheel(on: Stage, name: str, options: argparse.Namespace, **changes: Any
 def feed(on: Stage, route: str, rows: Rows, plant: Plant, seed: int) -> None:
     drawn = random.Random(seed)
     asked = [[{"role": "system", "content": plant.system}, *conversation(text)[1:]] for text, _ in rows]
-    answers = on.ask_all(route, asked, max_tokens=3)
+    answers = on.ask_all(route, asked, max_tokens=LONGEST)
     said = [
         {"completion_id": given, "label": plant.label(label, drawn)} for (_, given), (_, label) in zip(answers, rows, strict=True)
     ]
@@ -139,7 +139,7 @@ def use(on: Stage, route: str, kind: str, drawn: random.Random) -> int:
     rows = drawn.sample(injections("validation")[500:], 40)
     for text, _ in rows:
         user = f"user-{drawn.randrange(10**9)}"
-        body = {"model": route, "messages": conversation(text), "max_tokens": 3, "temperature": 0, "user": user}
+        body = {"model": route, "messages": conversation(text), "max_tokens": LONGEST, "temperature": 0, "user": user}
         reply = on.client.post("/v1/chat/completions", json=body).raise_for_status()
         unhappy = drawn.random() < (0.05 if reply.headers["x-noria-model"] == MODEL else 0.6)
         said = {"correction": "Something else."} if unhappy and kind == "corrections" else {"rating": "down" if unhappy else "up"}
