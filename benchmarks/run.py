@@ -35,7 +35,7 @@ def commands(url: str, gguf: Path) -> dict[str, list[str]]:
         "evals": [sys.executable, "-m", "benchmarks.evals", "--model", "smollm2-135m-instruct", "--rows", "1000"],
         "answers": [sys.executable, "-m", "benchmarks.answers", "--url", url],
         "wheel-injection": module("wheel.injection", "--rows", "4000", "--minutes", "9", "--label", "quick"),
-        "wheel-injection-long": module("wheel.injection", "--minutes", "45", "--label", "long"),
+        "wheel-injection-long": module("wheel.injection", "--epochs", "2", "--minutes", "45", "--label", "long"),
         "wheel-answers": module("wheel.answers", "--rows", "2000", "--minutes", "20"),
         "wheel-preference": module("wheel.preference", "--minutes", "30"),
         "wheel-planted": module("wheel.planted", "--failures", "20", "--drops", "10"),

@@ -3,8 +3,8 @@
 The training prompts are asked of the default model through the route; whatever it answers, the label arrives as feedback; a
 turn trains, and is gated on at most 500 validation prompts. At the end all test prompts are asked of base and tuned model,
 beside TF-IDF and logistic regression on the same rows. Test rows influence no choice: the recipe was chosen on validation rows.
-    python -m benchmarks.wheel.injection --rows 2500 --minutes 9 --label quick      # one turn within 15 minutes
-    python -m benchmarks.wheel.injection --minutes 45 --label long                 # all 11,089 rows
+    python -m benchmarks.wheel.injection --rows 4000 --minutes 9 --label quick       # one turn within 15 minutes
+    python -m benchmarks.wheel.injection --epochs 2 --minutes 45 --label long        # all 11,089 rows
 """
 
 from __future__ import annotations
