@@ -84,6 +84,42 @@ async def test_stopping_leaves_a_job_to_the_next_start(tmp_path: Path) -> None:
     assert runs == 2
 
 
+async def test_what_a_resumed_job_starts_is_started(tmp_path: Path) -> None:
+    """A job that has started one job before the server ended may start another one after."""
+    begun, lives, done = asyncio.Event(), 0, list[str]()
+
+    async def small(_: JobContext, arguments: Any) -> None:
+        done.append(arguments["name"])
+
+    async def large(_: JobContext, __: Any) -> None:
+        nonlocal lives
+        lives += 1
+        job = await running[-1].start("small", "x", {"name": f"in life {lives}"})
+        await running[-1].wait(job.id, timeout_s=10)
+        if lives == 1:
+            begun.set()
+            await asyncio.Event().wait()
+
+    running: list[Jobs] = []
+    async with opened(tmp_path, small=small, large=large) as (jobs, _):
+        running.append(jobs)
+        job = await jobs.start("large", "x", {})
+        await begun.wait()
+    resuming = Jobs.started
+
+    @asynccontextmanager
+    async def noted(self: Jobs) -> AsyncIterator[Jobs]:
+        running.append(self)
+        async with resuming(self):
+            yield self
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Jobs, "started", noted)
+        async with opened(tmp_path, small=small, large=large) as (jobs, _):
+            assert (await jobs.wait(job.id, timeout_s=20)).status == "completed"
+    assert done == ["in life 1", "in life 2"]
+
+
 @pytest.mark.parametrize("how", ["cancel", "stop"])
 async def test_a_jobs_thread_is_told_to_stop(tmp_path: Path, how: str) -> None:
     """A thread outlives the task that waits for it: it must hear of the end all the same, or it goes on downloading."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import fcntl
 import logging
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 from sqlalchemy import select
@@ -166,7 +168,7 @@ class Jobs:
         async with self._database.write() as session:
             session.add(job)
         try:
-            await asyncio.to_thread(self._enqueue, job.id, kind, project_id, dict(arguments))
+            await self._start_apart(job.id, kind, project_id, dict(arguments))
         except Exception as error:
             _log.exception("Job %s (%s) could not be started", job.id, kind)
             with contextlib.suppress(NoriaError):  # else the next start of the server closes it
@@ -174,6 +176,16 @@ class Jobs:
             hint = "The server's log says more; is the disk full?"
             raise Unavailable(f"The job {kind} could not be started.", hint=hint, retry_after_s=30) from error
         return job
+
+    async def _start_apart(self, *given: Any) -> None:
+        """Starts a workflow that is nobody's child, though a job may be starting it.
+
+        The runner would note it as the starting job's n-th child, and give the same child back for the n-th start after a
+        crash, whatever is started then. So its context does not go along; the trace's does.
+        """
+        here, apart = otel_context.get_current(), contextvars.Context()
+        apart.run(otel_context.attach, here)
+        await asyncio.get_running_loop().run_in_executor(None, apart.run, self._enqueue, *given)
 
     async def _close_lost(self) -> None:
         """Jobs that were noted but never reached the runner (a crash or a full disk in between) would look alive for ever."""

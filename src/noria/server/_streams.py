@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -116,8 +116,8 @@ class while_connected(_cancelled_when_gone):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> Literal[False]:  # nothing is swallowed: who reads on has all that the block made
         quiet = await super().__aexit__(kind, error, traceback)
         if self.gone and (error is None or quiet):
             raise HTTPException(499, "The client closed the connection.")
-        return quiet
+        return False
