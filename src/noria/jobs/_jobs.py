@@ -185,7 +185,7 @@ class Jobs:
         """
         here, apart = otel_context.get_current(), contextvars.Context()
         apart.run(otel_context.attach, here)
-        await asyncio.get_running_loop().run_in_executor(None, apart.run, self._enqueue, *given)
+        await asyncio.get_running_loop().run_in_executor(None, lambda: apart.run(self._enqueue, *given))
 
     async def _close_lost(self) -> None:
         """Jobs that were noted but never reached the runner (a crash or a full disk in between) would look alive for ever."""
