@@ -72,8 +72,8 @@ def _training(data: Mapping[str, Any]) -> str:
     minutes = (train["ended_at"] - train["begun_at"]) / 60
     text = f"## Training\n\nThe job `{train['job_id']}` {train['status']} after {minutes:.1f} minutes."
     if train.get("forgetting") is not None:
-        change = -train["forgetting"]
-        text += f" On the general set of the forgetting check it is {abs(change):.1%} {'better' if change > 0 else 'worse'} than before."
+        forgot = train["forgetting"]
+        text += f" On the general set it is {abs(forgot):.1%} {'worse' if forgot > 0 else 'better'} than before."
     facts = [(str(key), str(value)) for key, value in (train.get("facts") or {}).items() if not isinstance(value, dict | list)]
     return f"{text}\n\n{_table(('', ''), facts)}" if facts else text
 
