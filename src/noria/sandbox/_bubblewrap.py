@@ -57,9 +57,9 @@ def command(limits: Limits, program: str) -> list[str]:
         "--new-session",  # no terminal to push input into
         "--clearenv",
         *_environment(),
-        *_folders(),
-        *("--dev", "/dev", "--size", str(shared_memory), "--tmpfs", "/dev/shm"),
         *("--size", str(limits.disk_mb * 2**20), "--perms", "1777", "--tmpfs", "/tmp"),
+        *_folders(),  # after /tmp, for Python itself may be installed below it
+        *("--dev", "/dev", "--size", str(shared_memory), "--tmpfs", "/dev/shm"),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
         *(sys.executable, "-I", "-S", "-B", "-u", "-c", program),
     ]
