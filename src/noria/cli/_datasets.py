@@ -11,7 +11,7 @@ from ._command import command, group
 
 __all__ = ["app"]
 
-app = group("Datasets: versioned rows out of files, feedback and traces; curated, compared, exported.")
+app = group("Datasets: versioned rows, curated and compared.")
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Name or id of the dataset.", show_default=False)]
 Version = Annotated[int | None, typer.Option("--version", "-v", min=1, help="A version; default: the newest.")]

@@ -12,7 +12,7 @@ from ._command import command, group, target
 
 __all__ = ["app"]
 
-app = group("Evals: ask models, grade their answers, compare runs, calibrate judges.")
+app = group("Evals: grade answers, compare runs.")
 
 EvalName = Annotated[str, typer.Argument(metavar="EVAL", help="Id (eval_…) or name of the eval.", show_default=False)]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run (evalrun_…).", show_default=False)]

@@ -12,7 +12,7 @@ from ._command import command, group, target
 
 __all__ = ["app"]
 
-app = group("Prompts: templates with versions; a label such as production says which one runs.")
+app = group("Prompts: templates with versions and labels.")
 
 Name = Annotated[str, typer.Argument(help="Name or id of the prompt.", show_default=False)]
 Label = Annotated[str, typer.Argument(help="The label, e.g. production.", show_default=False)]

@@ -12,7 +12,7 @@ from ._completion import complete_store
 
 __all__ = ["files_app", "stores_app"]
 
-stores_app = group("Vector stores: list, show, create, delete, and the files in them.")
+stores_app = group("Vector stores and the files in them.")
 files_app = group("Uploaded files: list and delete.")
 
 Store = Annotated[str, typer.Argument(help="Name or id of the vector store.", show_default=False, autocompletion=complete_store)]

@@ -11,7 +11,7 @@ from ._command import command, group, target
 
 __all__ = ["app"]
 
-app = group("Fine-tuning: train a model further on your examples, watch it, serve the result.")
+app = group("Fine-tuning: train a model on your examples.")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job (ftjob-…).", show_default=False)]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")]

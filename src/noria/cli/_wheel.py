@@ -12,7 +12,7 @@ from ._command import command, group, target
 
 __all__ = ["app"]
 
-app = group("The wheel: traffic and feedback become a better model behind a route.")
+app = group("The wheel: feedback becomes a better model.")
 
 Name = Annotated[str, typer.Argument(help="Name or id of the wheel.", show_default=False)]
 Turn = Annotated[str, typer.Option("--turn", "-t", help="Number or id of the turn.")]

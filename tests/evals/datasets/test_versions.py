@@ -103,7 +103,7 @@ async def test_what_fails_leaves_nothing(bench: Bench) -> None:
         assert await session.scalar(select(func.count()).select_from(RowSource)) == 0
     with pytest.raises(Conflict):
         await bench.datasets.create("one")
-    for name in ("", "a/b", "ds_x", "é"):
+    for name in ("", "a/b", "ds_x", "a b"):
         with pytest.raises(InvalidRequest):
             await bench.datasets.create(name)
 
