@@ -107,6 +107,7 @@ def test_texts_of_files_go_with_the_last_that_needs_them(server: NoriaServer) ->
     assert {path.name for path in (server.home / "blobs").rglob("*") if len(path.name) == 64} == before
 
 
+@pytest.mark.slow
 def test_a_stopped_server_resumes_where_it_was(server: NoriaServer) -> None:
     store_id = begin(server, upload_many(server, 8))
     until(lambda: completed(server, store_id) >= 2)

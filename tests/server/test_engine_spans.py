@@ -61,6 +61,7 @@ def test_a_caller_s_trace_goes_on_into_the_engine(server: NoriaServer) -> None:
     assert ENGINE[1] in names(trace(server, trace_id))
 
 
+@pytest.mark.slow
 def test_a_third_party_s_engine_sends_its_spans_itself(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).with_name("instrumented_engine.py")), "--port", "{port}"]
     with running_server(tmp_path, NORIA_ALLOW_ENGINE_COMMANDS="true") as server:

@@ -158,6 +158,7 @@ def test_unstored_responses_are_not_kept(own: NoriaServer) -> None:
         own.openai().responses.retrieve(answer.id)
 
 
+@pytest.mark.slow
 def test_a_response_survives_kill_9(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server:
         answer = server.openai().responses.create(model="scripted", input="durable")

@@ -121,6 +121,7 @@ def test_a_broken_file_is_reported_and_the_rest_goes_in(server: NoriaServer) -> 
     assert "bad.pdf" in failed.last_error.message
 
 
+@pytest.mark.slow
 def test_indexes_survive_a_restart(server: NoriaServer, tmp_path: Any) -> None:
     from tests.conftest import running_server
 
