@@ -133,7 +133,7 @@ def _page(session: Session, build: Builder) -> Builder:
                 try:
                     await build(session, **args.path_parameters, **_queries(build, args))
                 except AuthenticationFailed:
-                    ui.navigate.to("/sign-in")
+                    session.to_sign_in()
                     return
                 except NoriaError as error:
                     session.reload = load

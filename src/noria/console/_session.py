@@ -36,6 +36,7 @@ class Session:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self._leaving = False
         self.store: MutableMapping[str, Any] = app.storage.user
         self._id: str = app.storage.browser["id"]
         request = context.client.request
@@ -74,6 +75,12 @@ class Session:
     def sign_out(self) -> None:
         self.backend.keys.pop(self._id, None)
 
+    def to_sign_in(self) -> None:
+        """Leads there once: a second lead would break the first one off."""
+        if not self._leaving:
+            self._leaving = True
+            ui.navigate.to("/sign-in")
+
     def explain(self, error: NoriaError) -> str:
         """The error for a reader: what Noria says of itself in their language, what the API says as it is."""
         if error.code in {"api_unreachable", "api_timeout", "api_cut_off"}:
@@ -83,7 +90,7 @@ class Session:
     def notice(self, error: NoriaError) -> None:
         """Shows a failure; one that a key would mend leads to the sign-in page."""
         if isinstance(error, AuthenticationFailed):
-            ui.navigate.to("/sign-in")
+            self.to_sign_in()
             return
         ui.notify(
             self.explain(error), type="negative", multi_line=True, close_button=self.t("close"), timeout=8000, position="top"

@@ -38,7 +38,7 @@ async def settings_page(session: Session) -> None:
 
 def _sign_out(session: Session) -> None:
     session.sign_out()
-    ui.navigate.to("/sign-in")
+    session.to_sign_in()
 
 
 def _preferences(session: Session) -> None:
