@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, delete, select
 
 from noria.errors import InvalidRequest, Unavailable
-from noria.store import DEFAULT_PROJECT, Base, Cursor, Database, File, Job, new_id, page, sync_url
+from noria.store import DEFAULT_PROJECT, Base, Cursor, Database, DatasetVersion, File, Job, new_id, page, sync_url
 
 
 def file(name: str = "a.txt", identity: str | None = None) -> File:
@@ -209,3 +209,13 @@ def test_two_processes_may_migrate_at_once(url: str) -> None:
     program = f"import asyncio; from noria.store import Database; asyncio.run(Database.open({url!r}))"
     started = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
+
+
+async def test_a_number_that_no_column_holds_is_the_callers(tmp_path: Path) -> None:
+    database = await Database.open(f"sqlite:///{tmp_path / 'noria.db'}")
+    try:
+        with pytest.raises(InvalidRequest, match="too large"):
+            async with database.read() as session:
+                await session.execute(select(DatasetVersion).where(DatasetVersion.number == 2**80))
+    finally:
+        await database.aclose()

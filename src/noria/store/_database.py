@@ -93,7 +93,7 @@ class Database:
         async with self._connected() as session:
             try:
                 yield session
-            except (DBAPIError, TimeoutError) as error:
+            except (DBAPIError, TimeoutError, OverflowError) as error:
                 raise explain_failure(error) or error from error
 
     @contextlib.asynccontextmanager
@@ -103,7 +103,7 @@ class Database:
             try:
                 yield session
                 await session.commit()
-            except (DBAPIError, TimeoutError) as error:
+            except (DBAPIError, TimeoutError, OverflowError) as error:
                 raise explain_failure(error) or error from error
 
     @contextlib.asynccontextmanager

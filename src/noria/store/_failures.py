@@ -28,6 +28,8 @@ def explain_failure(error: Exception) -> NoriaError | None:
         )
     if "invalid byte sequence" in text or "\\u0000 cannot be converted" in text or "unsupported Unicode escape" in text:
         return InvalidRequest("A text in the request holds a NUL character, which cannot be stored.", code="invalid_value")
+    if "too large to convert to SQLite" in text or "value out of int32 range" in text or "value out of int64 range" in text:
+        return InvalidRequest("A whole number in the request is too large to be stored.", code="invalid_value")
     if "database is locked" in text:
         return Unavailable("The database is busy.", code="database_busy", hint="Try again.", retry_after_s=1)
     if _is_away(error):

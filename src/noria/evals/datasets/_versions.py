@@ -176,8 +176,10 @@ class Versions:
     async def get(self, dataset: Dataset, number: int | None = None) -> DatasetVersion:
         """A version, the newest by default. Raises NotFound."""
         wanted = dataset.head if number is None else number
-        async with self._database.read() as session:
-            version = await session.get(DatasetVersion, (dataset.id, wanted))
+        version = None
+        if 0 < wanted <= dataset.head:  # any larger number might not even fit the column
+            async with self._database.read() as session:
+                version = await session.get(DatasetVersion, (dataset.id, wanted))
         if version is None:
             said = f"The dataset {dataset.name} has no version {wanted}." if wanted else f"The dataset {dataset.name} is empty."
             raise NotFound(said, param="version", hint="Add rows first." if not dataset.head else f"It has 1 to {dataset.head}.")
