@@ -44,7 +44,7 @@ bench: $(VENV)/.dev ## Run the benchmarks beside their peers (long; results go t
 	$(BIN)/python -m benchmarks.run
 
 stress: $(VENV)/.dev ## Run the tests that kill, fill and flood (long; NORIA_STRESS_S=600 floods ten minutes)
-	$(BIN)/python -m pytest tests/stress -m "slow or not slow" --timeout 1200 -p no:xdist
+	$(BIN)/python -m pytest tests/stress tests/wheel tests/training tests/evals -m "slow and not postgres" --timeout 1200 -p no:xdist
 
 docs: $(VENV)/.dev ## Build the documentation into site/
 	$(BIN)/python -m mkdocs build --strict
