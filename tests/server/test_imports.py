@@ -89,7 +89,7 @@ def test_by_pattern_from_the_other_hub_and_from_the_disk(instance: NoriaServer, 
     tiny_gguf.write(tmp_path / "local.gguf", template=None)
     done = noria(instance, "models", "add", "local", "--gguf", f"file:{os.path.relpath(tmp_path)}/local.gguf")
     assert done.returncode == 0, done.stderr
-    assert "no chat template" in done.stdout
+    assert "no chat template" in " ".join(done.stdout.split()), done.stdout  # a long path moves the line breaks
     with instance.client() as client:
         assert client.get("/v1/noria/models/local").json()["supports"].count("tools") == 0
     with pytest.raises(openai.BadRequestError, match="no chat template"):

@@ -8,7 +8,7 @@ from noria.evals import Evals
 from noria.evals.datasets import Datasets
 from noria.jobs import Jobs
 from noria.models import Hub
-from noria.store import Blobs, Database
+from noria.store import Database
 from noria.tracing import Tracing
 from noria.wheel import (
     DatasetRows,
@@ -46,12 +46,10 @@ class _Preparation:
             await self._rows.check_dataset(project_id, spec.gate.dataset)
 
 
-def make_wheels(
-    database: Database, blobs: Blobs, jobs: Jobs, tracing: Tracing, services: tuple[Hub, Datasets, Evals, Tuning]
-) -> Wheels:
+def make_wheels(database: Database, jobs: Jobs, tracing: Tracing, services: tuple[Hub, Datasets, Evals, Tuning]) -> Wheels:
     """`services` are what turns call."""
     hub, datasets, evals, tuning = services
-    rows, traffic, runs = DatasetRows(database, blobs, datasets), HubTraffic(hub), EvalRuns(database, evals)
+    rows, traffic, runs = DatasetRows(database, datasets), HubTraffic(hub), EvalRuns(database, evals)
     live = RecordedLive(database, tracing.store, tracing.flush)
     parts = Parts(rows, TuningJobs(database, tuning), runs, runs, traffic, live)
     return Wheels(database, jobs, parts, _Preparation(traffic, rows))

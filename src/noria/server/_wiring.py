@@ -155,7 +155,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         datasets = Datasets(database, blobs, tracing.store, gate)
         data_jobs = DataJobs(database, blobs, jobs, datasets, feedback)
         forgetting = Forgetting(database, jobs, datasets.eraser, tracing.store, tracing.flush, gate)
-        wheels = make_wheels(database, blobs, jobs, tracing, (hub, datasets, evals, tuning))
+        wheels = make_wheels(database, jobs, tracing, (hub, datasets, evals, tuning))
         await datasets.sweep()
         await stack.enter_async_context(jobs.started())
         await blobs.sweep()

@@ -5,11 +5,8 @@ Whatever it is asked again after a crash comes to the same: rows are known by th
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
-from typing import IO, Any
+from typing import Any
 
 import orjson
 from sqlalchemy import func, or_, select
@@ -20,19 +17,17 @@ from noria.evals.datasets import (
     CurationPolicy,
     Datasets,
     FeedbackPolicy,
-    FileWriter,
     Fill,
     Format,
     input_key,
 )
-from noria.store import Blobs, Database, Dataset, DatasetFinding, DatasetRow, File, new_id
+from noria.store import Database, Dataset, DatasetFinding, DatasetRow
 
 from ._parts import Collected, CollectOrder, Curated, Split
 from ._spec import Data, WheelSpec
 
 __all__ = ["DatasetRows"]
 
-_PIECE = 1024 * 1024
 _KINDS: dict[str, str] = {
     "exact_duplicate": "exact_duplicates",
     "near_duplicate": "near_duplicates",
@@ -45,8 +40,8 @@ _KINDS: dict[str, str] = {
 
 
 class DatasetRows:
-    def __init__(self, database: Database, blobs: Blobs, datasets: Datasets) -> None:
-        self._database, self._blobs, self._datasets = database, blobs, datasets
+    def __init__(self, database: Database, datasets: Datasets) -> None:
+        self._database, self._datasets = database, datasets
 
     async def prepare(self, project_id: str, spec: WheelSpec) -> str:
         """The wheel's dataset, of its own name: made, or the one of an earlier wheel of that name. Raises Conflict."""
@@ -169,7 +164,10 @@ class DatasetRows:
         files: dict[str, str | None] = {"train": None, "validation": None}
         if counts["train"] >= spec.data.min_rows:
             newest = _newest(spec.data, usable)
-            files["train"] = (await self._file(project_id, dataset_id, version, format, newest)).id
+            training = await self._datasets.export_file(
+                dataset_id, version, "train", format, project_id=project_id, newest=newest
+            )
+            files["train"] = training.id
             if counts["validation"]:
                 exported = await self._datasets.export_file(dataset_id, version, "validation", format, project_id=project_id)
                 files["validation"] = exported.id
@@ -177,46 +175,6 @@ class DatasetRows:
         # Preferences differ by their pair, not by having several answers.
         num_answers = 2 if spec.train.method == "dpo" and train_rows else len(answers)
         return Split(version, train_rows, counts["validation"], counts["test"], num_answers, files["train"], files["validation"])
-
-    async def _file(self, project_id: str, dataset_id: str, version: int, format: Format, only: set[str] | None) -> File:
-        """The training split as a file; with `only`, these rows of it."""
-        if only is None:
-            return await self._datasets.export_file(dataset_id, version, "train", format, project_id=project_id)
-        dataset = await self._datasets.get(dataset_id, project_id)
-        origin = {"kind": "dataset", "dataset_id": dataset_id, "version": version, "split": "train", "format": format}
-        origin["newest"] = len(only)
-        writer = FileWriter(format)
-        with tempfile.TemporaryFile() as spool:
-            await asyncio.to_thread(spool.write, writer.head())
-            async for batch in self._datasets.versions.batches(dataset_id, version, "train"):
-                contents = [row.content for row in batch if row.row_id in only]
-                await asyncio.to_thread(spool.write, await asyncio.to_thread(writer.batch, contents))
-            spool.seek(0)
-            return await self._keep(dataset, origin, spool)
-
-    async def _keep(self, dataset: Dataset, origin: dict[str, Any], spool: IO[bytes]) -> File:
-        async def pieces() -> AsyncIterator[bytes]:
-            while piece := await asyncio.to_thread(spool.read, _PIECE):
-                yield piece
-
-        async with self._blobs.references:
-            blob = await self._blobs.put(pieces())
-            async with self._database.read() as session:
-                query = select(File).where(File.project_id == dataset.project_id, File.sha256 == blob.sha256)
-                if same := [row for row in await session.scalars(query) if row.origin == origin]:
-                    return same[0]
-            row = File(
-                id=new_id("file-"),
-                project_id=dataset.project_id,
-                filename=f"{dataset.name}@{origin['version']}-train-newest-{origin['newest']}.jsonl",
-                purpose="fine-tune",
-                bytes=blob.size,
-                sha256=blob.sha256,
-                origin=origin,
-            )
-            async with self._database.write() as session:
-                session.add(row)
-        return row
 
     async def check_dataset(self, project_id: str, name: str) -> None:
         """Raises NotFound where the gate's dataset is not there or empty."""

@@ -12,7 +12,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 import tiny_adapters
@@ -33,43 +32,7 @@ IDS = [*b"the stream turns the wheel", 9, 8, 7]
 
 @pytest.fixture(scope="module")
 def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny decoder as llama.cpp would store it."""
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    spec, weights = tiny.SPEC, tiny.Weights()
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_name("tiny")
-    writer.add_block_count(spec.num_layers)
-    writer.add_context_length(spec.context_length)
-    writer.add_embedding_length(spec.hidden_size)
-    writer.add_feed_forward_length(spec.intermediate_size)
-    writer.add_head_count(spec.num_heads)
-    writer.add_head_count_kv(spec.num_kv_heads)
-    writer.add_key_length(spec.head_size)
-    writer.add_rope_dimension_count(spec.head_size)
-    writer.add_rope_freq_base(spec.rope_base)
-    writer.add_layer_norm_rms_eps(spec.rms_epsilon)
-    tokens = tiny._tokenizer()
-    vocabulary = sorted(tokens["model"]["vocab"], key=tokens["model"]["vocab"].__getitem__)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(vocabulary)
-    writer.add_token_types([1] * 256 + [3] * (len(vocabulary) - 256))
-    writer.add_eos_token_id(tiny.END)
-    writer.add_bos_token_id(tiny.START)
-    writer.add_chat_template(tiny.TEMPLATE)
-    from noria.engines.openvino._gguf import GgufModel
-
-    for name, shape in tensor_shapes(spec).items():
-        values = weights(name)
-        for part, heads in ((".q_proj.", spec.num_heads), (".k_proj.", spec.num_kv_heads)):
-            if part in name:  # llama.cpp's order of rotary rows
-                values = values.reshape(heads, 2, shape[0] // heads // 2, shape[1]).swapaxes(1, 2).reshape(shape)
-        writer.add_tensor(GgufModel._gguf_name(name), np.ascontiguousarray(values))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return tiny.write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import openvino as ov
 
+from noria.engines.openvino._gguf import GgufModel
 from noria.engines.openvino._graph import DecoderSpec, build_decoder
 from noria.engines.openvino._manifest import ModelManifest
 from noria.engines.openvino._runner import PagedModel, RunnerConfig
+from noria.engines.openvino._source import tensor_shapes
 
 SPEC = DecoderSpec(
     num_layers=2,
@@ -109,3 +112,40 @@ def _tokenizer() -> dict[str, Any]:
         "decoder": level,
         "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
     }
+
+
+def write_gguf(path: Path) -> Path:
+    """The model as llama.cpp would store it."""
+    spec, weights = SPEC, Weights()
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_name("tiny")
+    writer.add_block_count(spec.num_layers)
+    writer.add_context_length(spec.context_length)
+    writer.add_embedding_length(spec.hidden_size)
+    writer.add_feed_forward_length(spec.intermediate_size)
+    writer.add_head_count(spec.num_heads)
+    writer.add_head_count_kv(spec.num_kv_heads)
+    writer.add_key_length(spec.head_size)
+    writer.add_rope_dimension_count(spec.head_size)
+    writer.add_rope_freq_base(spec.rope_base)
+    writer.add_layer_norm_rms_eps(spec.rms_epsilon)
+    tokens = _tokenizer()
+    vocabulary = sorted(tokens["model"]["vocab"], key=tokens["model"]["vocab"].__getitem__)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(vocabulary)
+    writer.add_token_types([1] * 256 + [3] * (len(vocabulary) - 256))
+    writer.add_eos_token_id(END)
+    writer.add_bos_token_id(START)
+    writer.add_chat_template(TEMPLATE)
+    for name, shape in tensor_shapes(spec).items():
+        values = weights(name)
+        for part, heads in ((".q_proj.", spec.num_heads), (".k_proj.", spec.num_kv_heads)):
+            if part in name:  # llama.cpp's order of rotary rows
+                values = values.reshape(heads, 2, shape[0] // heads // 2, shape[1]).swapaxes(1, 2).reshape(shape)
+        writer.add_tensor(GgufModel._gguf_name(name), np.ascontiguousarray(values))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

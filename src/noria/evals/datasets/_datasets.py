@@ -312,10 +312,14 @@ class Datasets:
         format: Format = "openai",
         *,
         project_id: str = DEFAULT_PROJECT,
+        newest: Collection[str] | None = None,
     ) -> File:
-        """A version (the newest), or one split of it, as a file for training; the same file where it was made before."""
+        """A version (the newest), or one split of it, as a file for training; the same file where it was made before.
+
+        `newest` are ids of the rows to take; default: all.
+        """
         dataset = await self.get(dataset_id, project_id)
-        return await self.exporter.file(dataset, await self.versions.get(dataset, number), split, format)
+        return await self.exporter.file(dataset, await self.versions.get(dataset, number), split, format, newest)
 
     async def sweep(self) -> None:
         """Takes back what a killed process had staged; at the start, before jobs go on."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Container, Sequence
 from typing import IO, Any
 
 from sqlalchemy import select
@@ -17,7 +17,7 @@ from noria.store import Blobs, Database, Dataset, DatasetVersion, File, new_id
 
 from ._content import Split
 from ._records import Format
-from ._versions import Versions
+from ._versions import Row, Versions
 from ._writing import SUFFIX, FileWriter
 
 __all__ = ["Exporter"]
@@ -30,25 +30,49 @@ class Exporter:
         self._database, self._blobs, self._versions = database, blobs, versions
 
     async def stream(
-        self, dataset: Dataset, version: DatasetVersion, split: Split | None, writer: FileWriter
+        self,
+        dataset: Dataset,
+        version: DatasetVersion,
+        split: Split | None,
+        writer: FileWriter,
+        only: Container[str] | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The file's bytes as they are made; `writer` counts what was written and what its format cannot hold."""
+        """The file's bytes as they are made; `writer` counts what was written and what its format cannot hold.
+
+        `only` are ids of the rows to take; default: all.
+        """
+
+        def wanted(batch: Sequence[Row]) -> list[dict[str, Any]]:
+            return [row.content for row in batch if only is None or row.row_id in only]
+
         if writer.format == "parquet":  # written whole: its index stands at the end
             contents: list[list[dict[str, Any]]] = []
             async for batch in self._versions.batches(dataset.id, version.number, split):
-                contents.append([row.content for row in batch])
+                contents.append(wanted(batch))
             yield await asyncio.to_thread(lambda: b"".join(writer.pieces(contents)))
             return
         yield writer.head()
         async for batch in self._versions.batches(dataset.id, version.number, split):
-            yield await asyncio.to_thread(writer.batch, [row.content for row in batch])
+            yield await asyncio.to_thread(writer.batch, wanted(batch))
 
-    async def file(self, dataset: Dataset, version: DatasetVersion, split: Split | None, format: Format) -> File:
-        """The version as an uploaded file would be, with where it came from. Raises InvalidRequest where no row fits."""
+    async def file(
+        self,
+        dataset: Dataset,
+        version: DatasetVersion,
+        split: Split | None,
+        format: Format,
+        newest: Collection[str] | None = None,
+    ) -> File:
+        """The version as an uploaded file would be, with where it came from; of `newest`, these rows alone.
+
+        Raises InvalidRequest where no row fits.
+        """
         origin = {"kind": "dataset", "dataset_id": dataset.id, "version": version.number, "split": split, "format": format}
+        if newest is not None:
+            origin["newest"] = len(newest)
         writer = FileWriter(format)
         with tempfile.TemporaryFile() as spool:
-            async for piece in self.stream(dataset, version, split, writer):
+            async for piece in self.stream(dataset, version, split, writer, newest):
                 await asyncio.to_thread(spool.write, piece)
             if writer.written == 0:
                 where = f"the {split} split of version" if split else "version"
@@ -72,11 +96,12 @@ class Exporter:
                 same = [row for row in await session.scalars(query) if row.origin == origin]
             if same:
                 return same[0]
-            split = f"-{origin['split']}" if origin["split"] else ""
+            part = f"-{origin['split']}" if origin["split"] else ""
+            part += f"-newest-{origin['newest']}" if "newest" in origin else ""
             row = File(
                 id=new_id("file-"),
                 project_id=dataset.project_id,
-                filename=f"{dataset.name}@{origin['version']}{split}.{SUFFIX[origin['format']]}",
+                filename=f"{dataset.name}@{origin['version']}{part}.{SUFFIX[origin['format']]}",
                 purpose="fine-tune",
                 bytes=blob.size,
                 sha256=blob.sha256,
