@@ -77,6 +77,7 @@ class Jobs:
         self._database, self._home = database, home
         self._kinds: dict[str, Work] = {}
         self._running: dict[str, tuple[asyncio.Task[None], JobContext]] = {}
+        self._workflows: set[str] = set()
         self.cancelled: set[str] = set()
         self._dbos: DBOS | None = None
         self._run: Any = None
@@ -140,18 +141,22 @@ class Jobs:
             "enable_otlp": False,
             "log_level": "WARNING",
             "serializer": Json(),
+            "notification_listener_polling_interval_sec": 0.1,  # nothing is asked; stopping waits for one round of it
         }
         self._dbos = DBOS(config=config)
 
         @DBOS.workflow(name="noria_job")
         def run(job_id: str, kind: str, project_id: str, arguments: dict[str, Any]) -> str:
             assert self._loop is not None
+            self._workflows.add(job_id)
             work = asyncio.run_coroutine_threadsafe(self._work(job_id, kind, project_id, arguments), self._loop)
             try:
                 return work.result()
             except FutureCancelledError:
                 # Stopping the server: left pending, so that the next start resumes it.
                 raise SystemExit from None
+            finally:
+                self._workflows.discard(job_id)
 
         self._run = run
         DBOS.launch()
@@ -159,7 +164,8 @@ class Jobs:
     def _destroy(self) -> None:
         from dbos import DBOS
 
-        DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=2)
+        # Its wait sleeps a whole second at least, though nothing runs.
+        DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=2 if self._workflows else 0)
 
     async def start(self, kind: str, subject: str, arguments: Mapping[str, Any], *, project_id: str = DEFAULT_PROJECT) -> Job:
         """Starts a job about `subject` (an id or a name). `arguments` must be JSON."""
