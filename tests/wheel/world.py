@@ -26,6 +26,7 @@ from noria.wheel import (
     TrainOrder,
     WheelSpec,
 )
+from noria.wheel._parts import Against
 from noria.wheel._records import WheelRecords
 from noria.wheel._turn import TurnRunner
 
@@ -185,7 +186,7 @@ class _Live:
         return sum(self.world.seen.values())
 
     async def figures(
-        self, project_id: str, route: str, model: str, *, since: float, slower_than_s: float | None, score_below: float | None
+        self, project_id: str, route: str, model: str, *, since: float, slower_than_s: float | None, against: Against
     ) -> LiveFigures:
         self.world.tick()
         world = self.world

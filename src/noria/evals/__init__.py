@@ -1,5 +1,6 @@
 """Feedback, datasets, graders, runs and their statistics. What is evaluated is any async callable."""
 
+from ._answers import read_judged
 from ._calibration import Templates
 from ._compare import Comparison
 from ._data_jobs import Collect, DataJobs, ImportOptions, show_curation
@@ -39,5 +40,6 @@ __all__ = [
     "ask_hub",
     "import_feedback",
     "parse_grader",
+    "read_judged",
     "show_curation",
 ]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from noria.store import Completion
-from noria.tracing import SpanNode, semconv
+from sqlalchemy import select
 
-__all__ = ["Answer", "answer_in", "answer_of_completion"]
+from noria.store import Completion, Database, Feedback
+from noria.tracing import SpanNode, TraceStore, semconv
+
+__all__ = ["Answer", "Judged", "answer_in", "answer_of_completion", "read_judged"]
 
 _ANSWERING = {semconv.CHAT, semconv.TEXT_COMPLETION, "generate_content", "response", "responses"}
 
@@ -64,6 +66,34 @@ def answer_of_completion(row: Completion) -> Answer:
         metadata=row.meta,
         route=_text(asked) if asked != row.model else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is there of the answers that some feedback is about."""
+
+    completions: Mapping[str, Completion]
+    spans: Mapping[str, Sequence[SpanNode]]
+
+    def completion(self, said: Feedback) -> Completion | None:
+        """The stored completion that was named, if one was and it is still there."""
+        return self.completions.get(said.target_id)
+
+    def answer(self, said: Feedback) -> Answer | Literal["trace_gone", "no_model_call"]:
+        """The answer, or why there is none."""
+        if (completion := self.completion(said)) is not None:
+            return answer_of_completion(completion)
+        if (inside := self.spans.get(said.trace_id or "")) is None:
+            return "trace_gone"
+        return answer_in(inside, said.span_id if said.target_kind == "span" else None) or "no_model_call"
+
+
+async def read_judged(database: Database, traces: TraceStore, project_id: str, said: Sequence[Feedback]) -> Judged:
+    """Reads what `said` is about; a few hundred at a time."""
+    ids = {row.target_id for row in said if row.target_kind == "completion"}
+    async with database.read() as session:
+        found = {row.id: row for row in await session.scalars(select(Completion).where(Completion.id.in_(ids)))}
+    return Judged(found, await traces.spans_of(sorted({row.trace_id for row in said if row.trace_id}), project=project_id))
 
 
 def _below(spans: Sequence[SpanNode], span_id: str) -> list[SpanNode]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ._guard import Watch, latency_bound_s
-from ._parts import Live, LiveFigures, Traffic
+from ._parts import Against, Live, LiveFigures, Traffic
 from ._spec import WheelSpec
 
 __all__ = ["CanaryKeeper", "Look"]
@@ -132,7 +132,7 @@ class CanaryKeeper:
             model,
             since=since,
             slower_than_s=slower_than_s,
-            score_below=self._spec.guard.score_below,
+            against=Against(self._spec.guard.score_below, self._spec.good.labels),
         )
 
     def _record(self, now: float, candidate: LiveFigures, base: LiveFigures, share: float) -> None:

@@ -213,13 +213,22 @@ class LiveFigures:
     negative: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What feedback counts as negative, beside a thumb down and a correction."""
+
+    score_below: float | None = None
+    labels: bool = False
+    """A label that is not what was answered."""
+
+
 class Live(Protocol):
     async def requests(self, project_id: str, route: str) -> int:
         """How many the route has seen."""
         ...
 
     async def figures(
-        self, project_id: str, route: str, model: str, *, since: float, slower_than_s: float | None, score_below: float | None
+        self, project_id: str, route: str, model: str, *, since: float, slower_than_s: float | None, against: Against
     ) -> LiveFigures: ...
 
 

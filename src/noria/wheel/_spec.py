@@ -143,7 +143,11 @@ class Guard(_Part):
     """Bounds on the live figures, candidate beside base. Each is tested at every look so that looking often errs no more."""
 
     errors: bool = Field(default=True, description="Significantly more errors than the base roll back.")
-    negatives: bool = Field(default=True, description="Significantly more negative feedback than the base rolls back.")
+    negatives: bool = Field(
+        default=True,
+        description="Significantly more negative feedback than the base rolls back: thumbs down, corrections, low scores, and, "
+        "where labels count as good, labels that are not what was answered.",
+    )
     max_error_rate: float | None = Field(default=None, gt=0, lt=1)
     max_negative_rate: float | None = Field(default=None, gt=0, lt=1)
     max_latency_p95_s: float | None = Field(default=None, gt=0)

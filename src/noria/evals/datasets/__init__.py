@@ -5,7 +5,7 @@ that none crosses from test to train in a later version; versions never change, 
 """
 
 from ._collect import Collector, CompletionFilter, Expect, FeedbackPolicy, judge
-from ._content import NewRow, Source, Split, check_content, input_key, row_id_of, split_of
+from ._content import NewRow, Source, Split, answer_key, check_content, input_key, row_id_of, split_of
 from ._curation import KINDS, CurationPolicy, FindingKind
 from ._datasets import Datasets
 from ._diff import Change, Diff, load_rows
@@ -53,6 +53,7 @@ __all__ = [
     "Split",
     "Versions",
     "alive",
+    "answer_key",
     "check_content",
     "chunks",
     "exported_files",

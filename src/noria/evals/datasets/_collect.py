@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import func, or_, select
 
 from noria.errors import InvalidRequest
-from noria.evals._answers import Answer, answer_in, answer_of_completion
+from noria.evals._answers import Answer, answer_in, answer_of_completion, read_judged
 from noria.evals._feedback import FeedbackFilter
 from noria.store import Completion, Database, Feedback
 from noria.tracing import TraceFilter, TraceStore
@@ -165,27 +165,19 @@ class Collector:
         query = everything.apply(select(Feedback), project_id).where(about).order_by(Feedback.id)
         async with self._database.read() as session:
             found = list(await session.scalars(query))
-            ids = {row.target_id for row in found if row.target_kind == "completion"}
-            stored = {row.id: row for row in await session.scalars(select(Completion).where(Completion.id.in_(ids)))}
         said: dict[str, list[Feedback]] = {key: [] for key in keys}
         for row in found:
             if _key(row) in said:
                 said[_key(row)].append(row)
-        spans = await self._traces.spans_of(sorted(trace_ids), project=project_id)
+        firsts = [rows[0] for rows in said.values() if rows]
+        given = await read_judged(self._database, self._traces, project_id, firsts)
         cases: list[_Case] = []
-        for rows in said.values():
-            if not rows:
+        for first in firsts:
+            answer, completion, rows = given.answer(first), given.completion(first), said[_key(first)]
+            if isinstance(answer, str):
+                report.skipped[answer] += 1
                 continue
-            first = rows[0]
-            completion = stored.get(first.target_id)
-            inside = spans.get(first.trace_id or "")
-            within = first.span_id if first.target_kind == "span" else None
-            answer = answer_of_completion(completion) if completion else answer_in(inside, within) if inside else None
-            if answer is None:
-                report.skipped["trace_gone" if inside is None else "no_model_call"] += 1
-                continue
-            sources = tuple(_source(row, completion) for row in rows)
-            cases.append(_Case(answer, sources, rows))
+            cases.append(_Case(answer, tuple(_source(row, completion) for row in rows), rows))
         return cases
 
     def _judged(self, case: _Case, policy: FeedbackPolicy, report: Report) -> NewRow | None:
