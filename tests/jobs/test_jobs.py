@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from noria.errors import ConfigurationError, Conflict, InvalidRequest, NotFound
+from noria.errors import ConfigurationError, Conflict, InvalidRequest, NotFound, Unavailable
 from noria.jobs import JobContext, Jobs
 from noria.store import Cursor, Database, Job
 
@@ -171,6 +171,26 @@ async def test_a_start_that_fails_is_told_and_noted(tmp_path: Path, monkeypatch:
             await jobs.start("never", "x", {})
         assert getattr(caught.value, "status", None) == 503
         assert [job.status for job in (await jobs.list(Cursor())).data] == ["failed"]
+
+
+async def test_an_end_that_cannot_be_noted_is_noted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def quick(_: JobContext, __: Any) -> None:
+        return
+
+    async with opened(tmp_path, quick=quick) as (jobs, _):
+        update, refused = jobs.update, 0
+
+        async def busy(job_id: str, **values: Any) -> None:
+            nonlocal refused
+            if values.get("status") == "completed" and not refused:
+                refused += 1
+                raise Unavailable("The database is busy.")
+            await update(job_id, **values)
+
+        monkeypatch.setattr(jobs, "update", busy)
+        job = await jobs.start("quick", "x", {})
+        assert (await jobs.wait(job.id, timeout_s=10)).status == "completed"
+        assert refused == 1
 
 
 async def test_one_process_a_home(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, delete, select
+from sqlalchemy import create_engine, delete, select, text
 
 from noria.errors import InvalidRequest, Unavailable
 from noria.store import DEFAULT_PROJECT, Base, Cursor, Database, DatasetVersion, File, Job, new_id, page, sync_url
@@ -163,6 +163,34 @@ async def test_a_nul_character_is_the_callers_fault(postgres_database: str) -> N
                 await session.get(File, "a\0b")
     finally:
         await database.aclose()
+
+
+async def test_a_cancelled_write_lets_go_of_the_file_at_once(tmp_path: Path) -> None:
+    database = await Database.open(f"sqlite:///{tmp_path}/noria.db")
+    many = text("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 200000) SELECT x FROM n ORDER BY -x")
+    begun = asyncio.Event()
+
+    async def writing() -> None:
+        async with database.write() as session:
+            session.add(file())
+            await session.flush()
+            begun.set()
+            await session.execute(many)  # sorting; cancelled, its first row is there and the others are not
+
+    task = asyncio.create_task(writing())
+    await begun.wait()
+    await asyncio.sleep(0.02)
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:  # handled while the traceback is alive, as a job does that says it was cancelled
+        async with asyncio.timeout(10), database.write() as session:
+            session.add(file(identity="file-later"))
+    else:
+        raise AssertionError("It was not cancelled.")
+    async with database.read() as session:
+        assert list(await session.scalars(select(File.id))) == ["file-later"]
+    await database.aclose()
 
 
 async def test_a_locked_file_is_busy_not_broken(tmp_path: Path) -> None:

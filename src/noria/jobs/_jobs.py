@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import fcntl
+import itertools
 import logging
 import os
 import time
@@ -231,22 +232,32 @@ class Jobs:
             except asyncio.CancelledError:
                 if job_id not in self.cancelled:
                     raise
-                await self.update(job_id, status="cancelled")
+                await self._end(job_id, "cancelled")
                 return "cancelled"
             except NoriaError as error:
                 span.set_status(Status(StatusCode.ERROR, str(error)))
-                await self.update(job_id, status="failed", error=str(error))
+                await self._end(job_id, "failed", str(error))
                 return "failed"
             except Exception as error:
                 _log.exception("Job %s (%s) failed", job_id, kind)
                 span.set_status(Status(StatusCode.ERROR, str(error)))
-                await self.update(job_id, status="failed", error=f"{type(error).__name__}: {error}")
+                await self._end(job_id, "failed", f"{type(error).__name__}: {error}")
                 return "failed"
             finally:
                 self._running.pop(job_id, None)
                 self.cancelled.discard(job_id)
-        await self.update(job_id, status="completed")
+        await self._end(job_id, "completed")
         return "completed"
+
+    async def _end(self, job_id: str, status: str, error: str | None = None) -> None:
+        """Notes how a job ended, however long the database is away: else it would look alive until the next start."""
+        for wait_s in itertools.chain((0.5, 1.0, 2.0, 4.0, 8.0, 16.0), itertools.repeat(30.0)):
+            try:
+                await self.update(job_id, status=status, error=error)
+                break
+            except Unavailable:
+                _log.exception("Job %s is %s; that could not be noted, and is tried again in %s s", job_id, status, wait_s)
+                await asyncio.sleep(wait_s)
 
     async def update(self, job_id: str, **values: Any) -> None:
         """Changes what people see of a job; None leaves a value."""

@@ -80,6 +80,7 @@ class Database:
         engine = create_async_engine(_async_url(url), **options)
         if engine.dialect.name == "sqlite":
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(engine.sync_engine, "invalidate", _roll_back_first)
         database = cls(engine, url)
         with contextlib.suppress(IntegrityError):  # another server that starts at once was quicker
             async with database.write() as session:
@@ -138,6 +139,16 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA busy_timeout=30000")
     cursor.close()
+
+
+def _roll_back_first(connection: Any, _record: Any, _error: BaseException | None) -> None:
+    """Before a connection is thrown away because its task was cancelled in the middle of a statement.
+
+    SQLite closes a connection only when its last statement is gone, and keeps its locks until then; the cancelled task's
+    traceback holds the statement. So the task's own next write, to say that it was cancelled, would wait for itself.
+    """
+    with contextlib.suppress(Exception):  # it may be closed already
+        connection.rollback()
 
 
 def _migrate(url: str) -> None:
