@@ -218,6 +218,8 @@ def fields_tools() -> str:
 
 # --- benchmarks -------------------------------------------------------------------------------------------------------
 
+_LISTED, _WIDE = 5, 12
+"""More figures than this make a table; a table of more columns than this is turned, if it has few lines."""
 _FACTS = ("facts", "machine", "settings", "versions", "commit", "python", "taken_at", "benchmark", "data")
 
 
@@ -247,17 +249,28 @@ def _shown(key: str, value: Any) -> Iterator[str]:
         rows = [("", item) for item in value]
     if not rows:
         if value not in (None, {}, []):
-            yield f"- `{key}`: " + ", ".join(f"{name} {item}" for name, item in _flat(key, value))
+            flat = list(_flat(key, value))
+            if len(flat) > _LISTED:
+                yield table([key, ""], [[name.removeprefix(f"{key}."), item] for name, item in flat])
+            else:
+                yield f"- `{key}`: " + ", ".join(f"{name.removeprefix(f'{key}.')} {item}" for name, item in flat)
         return
     flat = [(name, dict(_flat("", item))) for name, item in rows]
     columns = list(dict.fromkeys(column for _, row in flat for column in row))
     named = any(name for name, _ in flat)
+    if len(columns) > _WIDE and len(columns) > 2 * len(flat):  # reads better turned: a line for each figure
+        first, *others = columns if not named else ["", *columns]
+        head = [key, *(name if named else row.get(first, "") for name, row in flat)]
+        yield table(head, [[column, *(row.get(column, "") for _, row in flat)] for column in others])
+        return
     head = ([key] if named else []) + columns
     yield table(head, [([name] if named else []) + [row.get(column, "") for column in columns] for name, row in flat])
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys():
+        yield path, f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _flat(f"{path}.{key}" if path else str(key), item)
     elif isinstance(value, list):
