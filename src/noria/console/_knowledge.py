@@ -8,29 +8,29 @@ from typing import Any
 from nicegui import ui
 
 from noria.console import _format
+from noria.console._pages import Pages
 from noria.console._session import Session
 from noria.console._widgets import box, button, confirm, dialog, empty, page_head, state, table, text
 
 __all__ = ["knowledge_page"]
+
+_PAGE = 50
 
 
 async def knowledge_page(session: Session) -> None:
     t = session.t
     with page_head(t("knowledge.title")):
         button(t("knowledge.create"), partial(_create, session), icon="add", kind="primary")
-    with box("panel") as place:
-        pass
 
-    async def load() -> None:
-        stores = (await session.api.get("/v1/vector_stores", {"limit": 100}))["data"]
-        place.clear()
-        with place:
-            _list(session, stores, load)
+    async def fetch(after: str | None) -> dict[str, Any]:
+        return await session.api.get("/v1/vector_stores", {"limit": _PAGE, "after": after})
 
-    await load()
+    with box("panel"):
+        pages = Pages(session, fetch, lambda stores: _draw(session, stores, pages))
+    await pages.load()
 
 
-def _list(session: Session, stores: list[dict[str, Any]], reload: Any) -> None:
+def _draw(session: Session, stores: list[dict[str, Any]], pages: Pages) -> None:
     t = session.t
     if not stores:
         empty(t("knowledge.none"), t("knowledge.none_hint"))
@@ -47,7 +47,7 @@ def _list(session: Session, stores: list[dict[str, Any]], reload: Any) -> None:
             text(session.time(store["last_active_at"]), "when wide", tag="td")
             text(store["id"], "mono muted wide", tag="td")
             with box("num", tag="td"):
-                button("", partial(_ask_delete, session, store, reload), icon="delete_outline", kind="quiet", hint=t("delete"))
+                button("", partial(_ask_delete, session, store, pages), icon="delete_outline", kind="quiet", hint=t("delete"))
 
 
 def file_counts(session: Session, counts: dict[str, int]) -> None:
@@ -61,13 +61,13 @@ def file_counts(session: Session, counts: dict[str, int]) -> None:
             state("error", t("knowledge.failed", count=counts["failed"]))
 
 
-def _ask_delete(session: Session, store: dict[str, Any], reload: Any) -> None:
+def _ask_delete(session: Session, store: dict[str, Any], pages: Pages) -> None:
     t = session.t
 
     async def delete() -> None:
         await session.api.delete(f"/v1/vector_stores/{store['id']}")
         session.done(t("deleted"))
-        await reload()
+        await pages.load()
 
     name = store["name"] or store["id"]
     confirm(session, t("knowledge.delete", name=name), t("knowledge.delete_text"), delete, verb=t("delete"))

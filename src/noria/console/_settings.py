@@ -9,6 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
+from noria.console._pages import Pages
 from noria.console._session import Session
 from noria.console._widgets import box, button, confirm, copyable, dialog, empty, page_head, panel, state, table, text
 from noria.console.texts import LANGUAGES
@@ -16,6 +17,7 @@ from noria.errors import PermissionDenied
 
 __all__ = ["settings_page"]
 
+_PAGE = 50
 _SCOPES = ("inference", "data", "traces", "spans", "admin")
 Reload = Callable[[], Awaitable[None]]
 
@@ -28,11 +30,10 @@ async def settings_page(session: Session) -> None:
     _preferences(session)
     try:
         settings = (await api.get("/v1/noria/settings"))["data"]
-        keys = (await api.get("/v1/noria/keys", {"limit": 100}))["data"]
     except PermissionDenied as error:
         empty(t("settings.not_admin"), session.explain(error))
         return
-    _keys_panel(session, keys)
+    await _keys_panel(session)
     _settings_panel(session, settings)
 
 
@@ -59,19 +60,15 @@ def _preferences(session: Session) -> None:
             made.props("outlined dense options-dense").classes("filter")
 
 
-def _keys_panel(session: Session, keys: list[dict[str, Any]]) -> None:
+async def _keys_panel(session: Session) -> None:
     t = session.t
 
-    async def reload() -> None:
-        fresh = (await session.api.get("/v1/noria/keys", {"limit": 100}))["data"]
-        place.clear()
-        with place:
-            _keys_table(session, fresh, reload)
+    async def fetch(after: str | None) -> dict[str, Any]:
+        return await session.api.get("/v1/noria/keys", {"limit": _PAGE, "after": after})
 
-    with panel(t("keys.title"), actions=lambda: button(t("keys.create"), lambda: _create(session, reload), icon="add")):
-        place = box()
-        with place:
-            _keys_table(session, keys, reload)
+    with panel(t("keys.title"), actions=lambda: button(t("keys.create"), lambda: _create(session, pages.load), icon="add")):
+        pages = Pages(session, fetch, lambda keys: _keys_table(session, keys, pages.load))
+    await pages.load()
 
 
 def _keys_table(session: Session, keys: list[dict[str, Any]], reload: Reload) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 from nicegui import ui
 
 from noria.console import _format
+from noria.console._pages import Pages
 from noria.console._session import Session
 from noria.console._widgets import box, button, confirm, dialog, empty, state, table, text
 
 __all__ = ["FileList", "show_text"]
 
 _STATES = {"completed": "ok", "in_progress": "busy", "failed": "error", "cancelled": "off"}
+_PAGE = 50
 _LONG = 300_000  # characters of extracted text that a page shows
 _TO_MARK = "setTimeout(() => document.querySelector('.source-text mark')?.scrollIntoView({block: 'center'}), 250)"
 _AROUND = 20_000  # characters before and after a passage
@@ -25,27 +27,25 @@ class FileList:
 
     def __init__(self, session: Session, store_id: str) -> None:
         self._session, self._store_id = session, store_id
-        self.files: list[dict[str, Any]] | None = None
-        self._place = box()
         self._path = f"/v1/vector_stores/{store_id}/files"
+        self._pages = Pages(session, self._fetch, self._draw)
 
     @property
-    def busy(self) -> bool:
-        return any(file["status"] == "in_progress" for file in self.files or ())
+    def shown(self) -> list[dict[str, Any]]:
+        """The files of the page that is seen."""
+        return self._pages.shown or []
 
     async def load(self) -> None:
-        page = await self._session.api.get(self._path, {"limit": 100})
-        if page["data"] == self.files:
-            return
-        self.files = page["data"]
-        self._place.clear()
-        with self._place:
-            if not page["data"]:
-                empty(self._session.t("store.none"), self._session.t("store.none_hint"))
-                return
-            self._table(page["data"])
-            if page["has_more"]:
-                text(self._session.t("store.more"), "muted")
+        await self._pages.load()
+
+    async def _fetch(self, after: str | None) -> dict[str, Any]:
+        return await self._session.api.get(self._path, {"limit": _PAGE, "after": after})
+
+    def _draw(self, files: list[dict[str, Any]]) -> None:
+        if files:
+            self._table(files)
+        else:
+            empty(self._session.t("store.none"), self._session.t("store.none_hint"))
 
     def _table(self, files: list[dict[str, Any]]) -> None:
         t = self._session.t

@@ -45,7 +45,7 @@ async def store_page(session: Session, store: str) -> None:
         _facts(session, facts, found)
 
     async def tick() -> None:
-        if files.busy:
+        if found["file_counts"]["in_progress"]:
             await watch()
 
     with upload:

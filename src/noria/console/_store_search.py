@@ -42,7 +42,7 @@ class _Search:
 
     def _add_filter(self) -> None:
         wanted = {"key": "", "type": "eq", "value": ""}
-        known = sorted({key for file in self._files.files or () for key in file["attributes"] or {}})
+        known = sorted({key for file in self._files.shown for key in file["attributes"] or {}})
         t = self._session.t
         self._filters.append(wanted)
         with self._rows, box("search-row") as row:

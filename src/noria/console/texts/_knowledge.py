@@ -31,7 +31,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Files are read, split and indexed as soon as they are here.",
         "文件上传后会立即被读取、切分并建立索引。",
     ),
-    "store.more": ("Only the newest 100 files are shown.", "仅显示最新的 100 个文件。"),
     "store.file": ("File", "文件"),
     "store.passages": ("Passages", "段落"),
     "store.attributes": ("Attributes", "属性"),
