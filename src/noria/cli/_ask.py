@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ._command import command
+from ._completion import complete_model, complete_store
 
 __all__ = ["register"]
 
@@ -18,9 +19,19 @@ def register(app: typer.Typer) -> None:
     def ask(
         question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.", show_default=False)],
         store: Annotated[
-            list[str], typer.Option("--store", "-s", help="Vector store to answer from; repeatable.", show_default=False)
+            list[str],
+            typer.Option(
+                "--store",
+                "-s",
+                help="Vector store to answer from; repeatable.",
+                show_default=False,
+                autocompletion=complete_store,
+            ),
         ],
-        model: Annotated[str | None, typer.Option("--model", "-m", help="Model that answers (default: the chat model).")] = None,
+        model: Annotated[
+            str | None,
+            typer.Option("--model", "-m", help="Model that answers (default: the chat model).", autocompletion=complete_model),
+        ] = None,
         answer: Annotated[
             Literal["auto", "generate", "extract"],
             typer.Option(help="Let the model write, quote passages verbatim, or choose by the model's card."),

@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["complete_model", "complete_store"]
+__all__ = [
+    "complete_dataset",
+    "complete_eval",
+    "complete_job",
+    "complete_model",
+    "complete_prompt",
+    "complete_store",
+    "complete_tuning_job",
+    "complete_wheel",
+]
 
 _TIMEOUT_S = 1.0
 
@@ -25,6 +34,36 @@ def complete_store(incomplete: str) -> list[str]:
 def complete_model(incomplete: str) -> list[str]:
     """Ids of models."""
     return _names("/v1/noria/models", "id", incomplete)
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Names of datasets."""
+    return _names("/v1/noria/datasets?limit=100", "name", incomplete)
+
+
+def complete_prompt(incomplete: str) -> list[str]:
+    """Names of prompts."""
+    return _names("/v1/noria/prompts?limit=100", "name", incomplete)
+
+
+def complete_eval(incomplete: str) -> list[str]:
+    """Names of evals."""
+    return _names("/v1/evals?limit=100", "name", incomplete)
+
+
+def complete_wheel(incomplete: str) -> list[str]:
+    """Names of wheels."""
+    return _names("/v1/noria/wheels?limit=100", "name", incomplete)
+
+
+def complete_job(incomplete: str) -> list[str]:
+    """Ids of jobs, of the newest hundred."""
+    return _names("/v1/noria/jobs?limit=100", "id", incomplete)
+
+
+def complete_tuning_job(incomplete: str) -> list[str]:
+    """Ids of fine-tuning jobs, of the newest hundred."""
+    return _names("/v1/fine_tuning/jobs?limit=100", "id", incomplete)
 
 
 def _names(path: str, field: str, incomplete: str) -> list[str]:

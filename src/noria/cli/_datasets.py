@@ -8,12 +8,15 @@ from typing import Annotated, Literal
 import typer
 
 from ._command import command, group
+from ._completion import complete_dataset
 
 __all__ = ["app"]
 
 app = group("Datasets: versioned rows, curated and compared.")
 
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Name or id of the dataset.", show_default=False)]
+Dataset = Annotated[
+    str, typer.Argument(metavar="DATASET", help="Name or id of the dataset.", show_default=False, autocompletion=complete_dataset)
+]
 Version = Annotated[int | None, typer.Option("--version", "-v", min=1, help="A version; default: the newest.")]
 Split = Annotated[Literal["train", "validation", "test"] | None, typer.Option(help="Only this split.")]
 Note = Annotated[str, typer.Option(help="What is new in the version.")]

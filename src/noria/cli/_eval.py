@@ -9,12 +9,15 @@ from urllib.parse import quote
 import typer
 
 from ._command import command, group, target
+from ._completion import complete_eval, complete_model
 
 __all__ = ["app"]
 
 app = group("Evals: grade answers, compare runs.")
 
-EvalName = Annotated[str, typer.Argument(metavar="EVAL", help="Id (eval_…) or name of the eval.", show_default=False)]
+EvalName = Annotated[
+    str, typer.Argument(metavar="EVAL", help="Id (eval_…) or name of the eval.", show_default=False, autocompletion=complete_eval)
+]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run (evalrun_…).", show_default=False)]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -70,7 +73,12 @@ def list_evals(limit: Limit = 50) -> None:
 
 @command(app, "show")
 def show(
-    which: Annotated[str, typer.Argument(metavar="EVAL|RUN", help="Id or name of an eval, or id of a run.", show_default=False)],
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="EVAL|RUN", help="Id or name of an eval, or id of a run.", show_default=False, autocompletion=complete_eval
+        ),
+    ],
 ) -> None:
     """Show an eval with its runs, or a run with its results and their intervals."""
     from ._connection import connect
@@ -91,7 +99,10 @@ def show(
 @command(app, "run")
 def run(
     which: EvalName,
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Model, adapter or route to ask; repeatable.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Model, adapter or route to ask; repeatable.", autocompletion=complete_model),
+    ] = None,
     data: Data = None,
     dataset: DatasetName = None,
     split: Split = None,
@@ -247,7 +258,12 @@ def cancel(run_id: RunId) -> None:
 
 @command(app, "delete")
 def delete(
-    which: Annotated[str, typer.Argument(metavar="EVAL|RUN", help="Id or name of an eval, or id of a run.", show_default=False)],
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="EVAL|RUN", help="Id or name of an eval, or id of a run.", show_default=False, autocompletion=complete_eval
+        ),
+    ],
     yes: Yes = False,
 ) -> None:
     """Delete an eval with its runs, or one run."""

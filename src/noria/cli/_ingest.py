@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ._command import command
+from ._completion import complete_store
 
 __all__ = ["register"]
 
@@ -18,7 +19,12 @@ def register(app: typer.Typer) -> None:
     @command(app, "ingest")
     def ingest(
         paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
-        store: Annotated[str, typer.Option("--store", "-s", help="Name or id of the vector store.", show_default=False)],
+        store: Annotated[
+            str,
+            typer.Option(
+                "--store", "-s", help="Name or id of the vector store.", show_default=False, autocompletion=complete_store
+            ),
+        ],
         create: Annotated[bool, typer.Option("--create/--no-create", help="Create the store if it does not exist.")] = True,
         recursive: Annotated[bool, typer.Option("--recursive/--no-recursive", help="Go into folders within folders.")] = True,
         glob: Annotated[str | None, typer.Option(help="Take only files in folders whose name matches, e.g. '*.md'.")] = None,

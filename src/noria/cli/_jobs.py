@@ -8,13 +8,14 @@ from urllib.parse import quote
 import typer
 
 from ._command import command, group, target
+from ._completion import complete_job
 
 __all__ = ["engines_app", "jobs_app"]
 
 jobs_app = group("Durable work: list, show, cancel.")
 engines_app = group("Engine processes: list and stop.")
 
-JobId = Annotated[str, typer.Argument(help="Id of the job (job_…).", show_default=False)]
+JobId = Annotated[str, typer.Argument(help="Id of the job (job_…).", show_default=False, autocompletion=complete_job)]
 
 
 @command(jobs_app, "list")

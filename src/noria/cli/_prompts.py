@@ -9,12 +9,13 @@ from urllib.parse import quote
 import typer
 
 from ._command import command, group, target
+from ._completion import complete_prompt
 
 __all__ = ["app"]
 
 app = group("Prompts: templates with versions and labels.")
 
-Name = Annotated[str, typer.Argument(help="Name or id of the prompt.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Name or id of the prompt.", show_default=False, autocompletion=complete_prompt)]
 Label = Annotated[str, typer.Argument(help="The label, e.g. production.", show_default=False)]
 Version = Annotated[
     str | None, typer.Option("--version", "-v", help="A number, a label or latest. Default: production, else latest.")

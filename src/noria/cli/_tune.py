@@ -8,19 +8,30 @@ from urllib.parse import quote
 import typer
 
 from ._command import command, group, target
+from ._completion import complete_dataset, complete_model, complete_tuning_job
 
 __all__ = ["app"]
 
 app = group("Fine-tuning: train a model on your examples.")
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job (ftjob-…).", show_default=False)]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="Id of the job (ftjob-…).", show_default=False, autocompletion=complete_tuning_job)
+]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")]
 
 
 @command(app, "create")
 def create(
-    data: Annotated[str, typer.Argument(metavar="FILE|DATASET", help="A JSONL file, a file-… id, or NAME[@VERSION].")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Model to start from; default: the chat model.")] = None,
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|DATASET", help="A JSONL file, a file-… id, or NAME[@VERSION].", autocompletion=complete_dataset
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model to start from; default: the chat model.", autocompletion=complete_model),
+    ] = None,
     validation: Annotated[
         str | None, typer.Option(metavar="FILE", help="JSONL to validate on; a dataset's own validation split is used anyhow.")
     ] = None,

@@ -9,12 +9,13 @@ from urllib.parse import quote
 import typer
 
 from ._command import command, group, target
+from ._completion import complete_model, complete_wheel
 
 __all__ = ["app"]
 
 app = group("The wheel: feedback becomes a better model.")
 
-Name = Annotated[str, typer.Argument(help="Name or id of the wheel.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Name or id of the wheel.", show_default=False, autocompletion=complete_wheel)]
 Turn = Annotated[str, typer.Option("--turn", "-t", help="Number or id of the turn.")]
 By = Annotated[str | None, typer.Option("--by", help="Who asks, for the record.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")]
@@ -24,7 +25,9 @@ Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")]
 def init(
     name: Annotated[str, typer.Argument(help="Name of the wheel, and of the route that programs ask.", show_default=False)],
     source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="A specification in TOML.")] = None,
-    base_model: Annotated[str | None, typer.Option("--base", help="The model to improve; default: chat_model.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option("--base", help="The model to improve; default: chat_model.", autocompletion=complete_model)
+    ] = None,
     route: Annotated[str | None, typer.Option(help="Another name for the route.")] = None,
     method: Annotated[str | None, typer.Option(help="supervised or dpo.")] = None,
     labels: Annotated[bool, typer.Option("--labels", help="Labels are the expected answers, for classifiers.")] = False,
