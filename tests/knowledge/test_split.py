@@ -39,6 +39,11 @@ _BLOCK = st.one_of(
 _MARKDOWN = st.lists(_BLOCK, min_size=1, max_size=12).map("\n\n".join).filter(lambda text: bool(text.strip("\x00 \n\t")))
 
 
+def place(passage: Passage, offset: int) -> tuple[int | None, tuple[str, ...]]:
+    found = [each for each in passage.places if each.offset <= offset]
+    return (found[-1].page, found[-1].heading_path) if found else (passage.page, passage.heading_path)
+
+
 def assert_invariants(document: Document, passages: list[Passage], chunking: Chunking) -> None:
     covered = bytearray(len(document.text))
     for passage in passages:
@@ -46,6 +51,9 @@ def assert_invariants(document: Document, passages: list[Passage], chunking: Chu
         assert passage.text.strip()
         assert passage.num_tokens == count_tokens(passage.text) <= chunking.max_tokens
         covered[passage.start : passage.end] = b"\1" * (passage.end - passage.start)
+        for block in document.blocks:
+            if block.kind != "heading" and passage.start <= block.start < passage.end:
+                assert place(passage, block.start - passage.start) == (block.page, block.heading_path)
     lost = [character for character, seen in zip(document.text, covered, strict=True) if not seen and character.strip()]
     assert not lost
     starts = [passage.start for passage in passages]
@@ -108,6 +116,16 @@ def test_headings_and_table_headers_go_with_what_is_cut_from_them() -> None:
     assert passages[-1].context == "Catalogue > Prices\n| part | price |"
     assert passages[-1].heading_path == ("Catalogue", "Prices")
     assert all("part" in passage.text_to_embed for passage in passages)
+
+
+def test_a_passage_knows_where_each_part_of_it_stands() -> None:
+    document = markdown("# Manual\n\n## Oil\n\nChange it monthly.\n\n## Belt\n\nTighten it yearly.\n")
+    (passage,) = split(document, Chunking(200), count_tokens)
+    assert passage.heading_path == ("Manual", "Oil")
+    assert place(passage, passage.text.index("Change")) == (None, ("Manual", "Oil"))
+    assert place(passage, passage.text.index("Tighten")) == (None, ("Manual", "Belt"))
+    assert place(passage, passage.text.index("## Belt")) == (None, ("Manual", "Belt"))
+    assert place(passage, 0) == (None, ("Manual", "Oil"))
 
 
 def test_static_chunks_overlap_and_never_end_with_a_heading() -> None:

@@ -65,6 +65,20 @@ def test_a_store_counts_its_files(store: Any) -> None:
     assert store.usage_bytes > 0
 
 
+def test_a_citation_names_the_heading_that_its_quote_stands_under(server: NoriaServer, store: Any) -> None:
+    answer = server.openai().responses.create(
+        model="scripted",
+        input="How many hours a day do cats sleep?",
+        tools=[{"type": "file_search", "vector_store_ids": [store.id]}],
+        extra_body={"noria": {"answer": "extract"}},
+    )
+    message: Any = answer.output[-1]
+    cited = [each.model_dump()["noria"] for each in message.content[0].annotations]
+    cats = [each for each in cited if "sixteen" in each["quote"]]
+    assert cats, answer.output_text
+    assert cats[0]["heading_path"] == ["Cats"], "both sections are one passage, which begins under Water wheels"
+
+
 @pytest.mark.parametrize(("query", "expected"), [("power of the stream", "noria"), ("水流 提水", "筒车")])
 def test_search_finds_and_explains(server: NoriaServer, store: Any, query: str, expected: str) -> None:
     with server.client() as client:

@@ -235,6 +235,7 @@ class Ingestor:
                     page=passage.page,
                     last_page=passage.last_page,
                     heading_path=list(passage.heading_path),
+                    places=[[place.offset, place.page, list(place.heading_path)] for place in passage.places],
                     num_tokens=passage.num_tokens,
                     vector=vectors[passage.hash],
                 )

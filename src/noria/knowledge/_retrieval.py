@@ -25,6 +25,7 @@ from ._filters import FileAttributes, parse_filter
 from ._ingest import Embedder, Switched
 from ._kept_vectors import KeptVectors, OpenVectors
 from ._search import Hit, HybridSearch, Query, RankingOptions
+from ._split import Place
 from .index import PgVectorIndex, RebuildNeeded, TantivyTextIndex
 
 __all__ = ["FoundPassage", "Retrieval", "as_result", "explanation"]
@@ -50,6 +51,12 @@ class FoundPassage:
     last_page: int | None
     heading_path: tuple[str, ...]
     attributes: dict[str, Any]
+    places: tuple[Place, ...] = ()
+
+    def place_of(self, offset: int) -> Place:
+        """The page and the headings of the passage's character `offset`."""
+        before = [place for place in self.places if place.offset <= offset]
+        return before[-1] if before else Place(0, self.page, self.heading_path)
 
 
 def as_result(hit: Hit[FoundPassage]) -> dict[str, Any]:
@@ -190,6 +197,7 @@ class Retrieval:
                     page=row.page,
                     last_page=row.last_page,
                     heading_path=tuple(map(str, row.heading_path)),
+                    places=tuple(Place(offset, page, tuple(path)) for offset, page, path in row.places),
                     attributes=file.attributes,
                 )
         return found

@@ -21,7 +21,7 @@ from noria.errors import InvalidRequest
 from noria.knowledge._document import Block, Document
 from noria.knowledge._sentences import sentence_spans
 
-__all__ = ["Chunking", "CountTokens", "Passage", "split"]
+__all__ = ["Chunking", "CountTokens", "Passage", "Place", "split"]
 
 CountTokens = Callable[[str], int]
 
@@ -68,8 +68,20 @@ class Chunking:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a part of a passage stands: from character `offset` of the passage on, up to the next place."""
+
+    offset: int
+    page: int | None
+    heading_path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
-    """One piece of a document that is embedded, searched and cited. `page` and `last_page` are None off paper."""
+    """One piece of a document that is embedded, searched and cited. `page` and `last_page` are None off paper.
+
+    `places` follow each other; empty where all of the passage is on one page and under one heading.
+    """
 
     start: int
     end: int
@@ -79,6 +91,7 @@ class Passage:
     page: int | None
     last_page: int | None
     num_tokens: int
+    places: tuple[Place, ...] = ()
 
     @property
     def text_to_embed(self) -> str:
@@ -199,7 +212,22 @@ class _Packer:
             page=min(pages, default=None),
             last_page=max(pages, default=None),
             num_tokens=num_tokens,
+            places=_places(units, start),
         )
+
+
+def _places(units: Sequence[_Unit], start: int) -> tuple[Place, ...]:
+    """A heading stands with what follows it: who cites it means that."""
+    paths: list[tuple[str, ...]] = []
+    path = next((unit.block.heading_path for unit in reversed(units) if not unit.is_heading), units[0].block.heading_path)
+    for unit in reversed(units):
+        path = path if unit.is_heading else unit.block.heading_path
+        paths.append(path)
+    places: list[Place] = []
+    for unit, above in zip(units, reversed(paths), strict=True):
+        if not places or (places[-1].page, places[-1].heading_path) != (unit.block.page, above):
+            places.append(Place(unit.start - start, unit.block.page, above))
+    return tuple(places) if len(places) > 1 else ()
 
 
 def _context(opening: Block, *, includes_header: bool) -> str:

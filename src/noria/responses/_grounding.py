@@ -139,7 +139,7 @@ def _from_citation(citation: Citation[FoundPassage]) -> dict[str, Any]:
 
 def _annotation(index: int, number: int, hit: Hit[FoundPassage], start: int, end: int) -> dict[str, Any]:
     """OpenAI's `file_citation`, with the exact place beside it: `start` and `end` are of the file's extracted text."""
-    passage = hit.passage
+    passage, place = hit.passage, hit.passage.place_of(start)
     return {
         "type": "file_citation",
         "index": index,
@@ -152,8 +152,8 @@ def _annotation(index: int, number: int, hit: Hit[FoundPassage], start: int, end
             "quote": passage.text[start:end],
             "start": passage.start + start,
             "end": passage.start + end,
-            "page": passage.page,
-            "heading_path": list(passage.heading_path),
+            "page": place.page,
+            "heading_path": list(place.heading_path),
         },
     }
 

@@ -179,6 +179,7 @@ class StoredPassage(Base):
     page: Mapped[int | None] = mapped_column(Integer)
     last_page: Mapped[int | None] = mapped_column(Integer)
     heading_path: Mapped[list[Any]]
+    places: Mapped[list[Any]] = mapped_column(default=list)  # [offset, page, heading path], where they change inside it
     num_tokens: Mapped[int] = mapped_column(Integer)
     vector: Mapped[bytes] = mapped_column(LargeBinary)
 
