@@ -69,8 +69,7 @@ def feed(on: Stage, route: str, rows: Rows, plant: Plant, seed: int) -> None:
     on.give_feedback(said)
 
 
-def plant_failures(on: Stage, good: str, train: Rows, options: argparse.Namespace) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def plant_failures(on: Stage, good: str, train: Rows, options: argparse.Namespace, found: list[dict[str, Any]]) -> None:
     for number in range(options.failures):
         plant, name = PLANTS[number % len(PLANTS)], f"planted-{number}"
         print(f"{name}: {plant.kind}", flush=True)
@@ -99,11 +98,9 @@ def plant_failures(on: Stage, good: str, train: Rows, options: argparse.Namespac
                 "seconds": round(time.time() - since, 1),
             }
         )
-    return found
 
 
-def plant_drops(on: Stage, train: Rows, options: argparse.Namespace) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def plant_drops(on: Stage, train: Rows, options: argparse.Namespace, found: list[dict[str, Any]]) -> None:
     for number in range(options.drops):
         kind, name = ("thumbs down", "corrections")[number % 2], f"drop-{number}"
         print(f"{name}: {kind}", flush=True)
@@ -131,7 +128,6 @@ def plant_drops(on: Stage, train: Rows, options: argparse.Namespace) -> list[dic
             }
         )
         print(f"  {turn['outcome']} {turn['reason']} {shares}", flush=True)
-    return found
 
 
 def use(on: Stage, route: str, kind: str, drawn: random.Random) -> int:
@@ -173,11 +169,13 @@ def main() -> None:
             if good["outcome"] != "promoted":
                 raise SystemExit(f"The good detector was {good['outcome']}: {good['reason']}")
             found["good"] = told(good)
-            found["failures"] = plant_failures(on, good["data"]["candidate"], train[options.good_rows :], options)
         try:
-            found["drops"] = plant_drops(on, train, options)
-        except httpx.HTTPError as error:
-            found["broken_off"] = str(error)
+            if options.drops:
+                plant_drops(on, train, options, found["drops"])
+            if options.failures:
+                plant_failures(on, good["data"]["candidate"], train[options.good_rows :], options, found["failures"])
+        except (httpx.HTTPError, KeyboardInterrupt) as error:  # what was found until then is kept, and says so
+            found["broken_off"] = repr(error)
     promoted = [each for each in found["failures"] if each["outcome"] == "promoted"]
     missed = [each for each in found["drops"] if each["outcome"] != "rolled_back" or not each["base_has_all"]]
     summary = {
