@@ -161,6 +161,7 @@ def main() -> None:
     with stage() as on:
         on.add_rows("validation", gate_rows)
         found: dict[str, Any] = {"failures": [], "drops": []}
+        good: dict[str, Any] = {}
         if options.failures:
             good_options = argparse.Namespace(minutes=max(options.minutes, 8.0))
             make_wheel(on, "good", good_options)
