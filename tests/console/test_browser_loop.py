@@ -182,6 +182,7 @@ def test_two_runs_of_an_eval_are_compared_row_by_row(page: Any, scripted: Instan
         dialog.get_by_role("combobox", name="Split").click()
         page.get_by_role("option", name="Any").click()
         dialog.get_by_role("button", name="Start a run").click()
+        dialog.wait_for(state="hidden")
         page.wait_for_function(f"() => document.querySelectorAll('tbody .state.ok').length === {number}", timeout=60_000)
     page.get_by_text("80.0 % (37.6 % to 96.4 %)").wait_for()
     for box in page.locator("tbody [role=checkbox]").all():
