@@ -26,6 +26,7 @@ def commands(url: str, gguf: Path) -> dict[str, list[str]]:
         return [sys.executable, "-m", f"benchmarks.{name}", *options]
 
     return {
+        "start": [sys.executable, "-m", "benchmarks.start"],
         "gateway": [sys.executable, "-m", "benchmarks.gateway"],
         "engine": script("engine", "--gguf", str(gguf), "--sides", "noria,genai,llama"),
         "adapters": [sys.executable, "-m", "benchmarks.adapters"],
@@ -34,6 +35,7 @@ def commands(url: str, gguf: Path) -> dict[str, list[str]]:
         "ingest": script("ingest", "--url", f"{url}/v1"),
         "evals": [sys.executable, "-m", "benchmarks.evals", "--model", "smollm2-135m-instruct", "--rows", "1000"],
         "answers": [sys.executable, "-m", "benchmarks.answers", "--url", url],
+        "training": module("training", "--rows", "64"),
         "wheel-injection": module("wheel.injection", "--rows", "4000", "--minutes", "9", "--label", "quick"),
         "wheel-injection-long": module("wheel.injection", "--epochs", "2", "--minutes", "45", "--label", "long"),
         "wheel-answers": module("wheel.answers", "--rows", "2000", "--minutes", "20"),
