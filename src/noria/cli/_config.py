@@ -96,65 +96,68 @@ def _list_providers() -> None:
 
 def register(root: typer.Typer) -> None:
     """Adds the commands that stand alone."""
+    command(root, "tokens")(tokens)
+    command(root, "backup", url=False)(backup)
+    command(root, "restore", url=False)(restore)
 
-    @command(root, "tokens")
-    def tokens(
-        text: Annotated[str, typer.Argument(help="The text; - reads it from standard input.", show_default=False)],
-        model: Annotated[
-            str | None,
-            typer.Option("--model", "-m", help="Model that counts (default: the chat model).", autocompletion=complete_model),
-        ] = None,
-    ) -> None:
-        """Count the tokens of a text as a model does, and their cost."""
-        from ._connection import connect
-        from ._show import count, money, print_json
 
-        given = sys.stdin.read() if text == "-" else text
-        with connect() as api:
-            name = model or api.get("/v1/noria/status")["chat_model"]
-            reply = api.post("/v1/noria/tokens", {"model": name, "text": given})
-        if target().json:
-            print_json(reply)
-            return
-        how = "" if reply["exact"] else ", estimated"
-        cost = f", {money(reply['input_cost_usd'])} as input" if reply["input_cost_usd"] else ""
-        print(f"{count(reply['num_tokens'])} tokens ({reply['model']}{how}){cost}")
+def tokens(
+    text: Annotated[str, typer.Argument(help="The text; - reads it from standard input.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model that counts (default: the chat model).", autocompletion=complete_model),
+    ] = None,
+) -> None:
+    """Count the tokens of a text as a model does, and their cost."""
+    from ._connection import connect
+    from ._show import count, money, print_json
 
-    @command(root, "backup", url=False)
-    def backup(file: Annotated[Path, typer.Argument(help="The .tar.gz to write.", show_default=False)]) -> None:
-        """Write the instance's state to one file.
+    given = sys.stdin.read() if text == "-" else text
+    with connect() as api:
+        name = model or api.get("/v1/noria/status")["chat_model"]
+        reply = api.post("/v1/noria/tokens", {"model": name, "text": given})
+    if target().json:
+        print_json(reply)
+        return
+    how = "" if reply["exact"] else ", estimated"
+    cost = f", {money(reply['input_cost_usd'])} as input" if reply["input_cost_usd"] else ""
+    print(f"{count(reply['num_tokens'])} tokens ({reply['model']}{how}){cost}")
 
-        It is consistent even while the server runs, and holds databases, uploads, settings and the secret that opens
-        stored credentials: keep it as you would keep a key.
-        """
-        from dataclasses import asdict
 
-        from noria.store import backup as write
+def backup(file: Annotated[Path, typer.Argument(help="The .tar.gz to write.", show_default=False)]) -> None:
+    """Write the instance's state to one file.
 
-        from ._connection import settings_of
-        from ._show import note
+    It is consistent even while the server runs, and holds databases, uploads, settings and the secret that opens
+    stored credentials: keep it as you would keep a key.
+    """
+    from dataclasses import asdict
 
-        settings = settings_of().settings
-        manifest = write(settings.home, file.expanduser().absolute(), external_database=settings.database_url is not None)
-        if manifest.database == "external":
-            note("The PostgreSQL database is not in this file: back it up with its own tools.")
-        _say_manifest(asdict(manifest), f"Wrote {file}")
+    from noria.store import backup as write
 
-    @command(root, "restore", url=False)
-    def restore(file: Annotated[Path, typer.Argument(help="A backup.", show_default=False)]) -> None:
-        """Unpack a backup into an empty home: --home DIR. Indexes are rebuilt when they are first searched."""
-        from dataclasses import asdict
+    from ._connection import settings_of
+    from ._show import note
 
-        from noria.store import restore as unpack
+    settings = settings_of().settings
+    manifest = write(settings.home, file.expanduser().absolute(), external_database=settings.database_url is not None)
+    if manifest.database == "external":
+        note("The PostgreSQL database is not in this file: back it up with its own tools.")
+    _say_manifest(asdict(manifest), f"Wrote {file}")
 
-        from ._connection import settings_of
-        from ._show import note
 
-        home = settings_of().settings.home
-        manifest = unpack(file.expanduser().absolute(), home)
-        if manifest.database == "external":
-            note("Its PostgreSQL database is not in this file: restore that with its own tools.")
-        _say_manifest(asdict(manifest), f"Restored {home}")
+def restore(file: Annotated[Path, typer.Argument(help="A backup.", show_default=False)]) -> None:
+    """Unpack a backup into an empty home: --home DIR. Indexes are rebuilt when they are first searched."""
+    from dataclasses import asdict
+
+    from noria.store import restore as unpack
+
+    from ._connection import settings_of
+    from ._show import note
+
+    home = settings_of().settings.home
+    manifest = unpack(file.expanduser().absolute(), home)
+    if manifest.database == "external":
+        note("Its PostgreSQL database is not in this file: restore that with its own tools.")
+    _say_manifest(asdict(manifest), f"Restored {home}")
 
 
 def _say_manifest(manifest: dict[str, Any], done: str) -> None:
