@@ -10,7 +10,7 @@ from nicegui import ui
 from noria.console import _format
 from noria.console._pages import Pages
 from noria.console._session import Session
-from noria.console._widgets import box, button, confirm, dialog, empty, page_head, state, table, text
+from noria.console._widgets import box, button, dialog, empty, page_head, state, table, text
 
 __all__ = ["knowledge_page"]
 
@@ -47,7 +47,7 @@ def _draw(session: Session, stores: list[dict[str, Any]], pages: Pages) -> None:
             text(session.time(store["last_active_at"]), "when wide", tag="td")
             text(store["id"], "mono muted wide", tag="td")
             with box("num", tag="td"):
-                button("", partial(_ask_delete, session, store, pages), icon="delete_outline", kind="quiet", hint=t("delete"))
+                pages.delete_button(f"/v1/vector_stores/{store['id']}", "knowledge", store["name"] or store["id"])
 
 
 def file_counts(session: Session, counts: dict[str, int]) -> None:
@@ -59,18 +59,6 @@ def file_counts(session: Session, counts: dict[str, int]) -> None:
             state("busy", t("knowledge.indexing", count=counts["in_progress"]))
         if counts["failed"]:
             state("error", t("knowledge.failed", count=counts["failed"]))
-
-
-def _ask_delete(session: Session, store: dict[str, Any], pages: Pages) -> None:
-    t = session.t
-
-    async def delete() -> None:
-        await session.api.delete(f"/v1/vector_stores/{store['id']}")
-        session.done(t("deleted"))
-        await pages.load()
-
-    name = store["name"] or store["id"]
-    confirm(session, t("knowledge.delete", name=name), t("knowledge.delete_text"), delete, verb=t("delete"))
 
 
 def _create(session: Session) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from noria.console._session import Session
-from noria.console._widgets import box, button
+from noria.console._widgets import box, button, confirm
 
 __all__ = ["Pages"]
 
@@ -51,6 +51,20 @@ class Pages:
         self._cursors, self.shown = [None], None
         with self._session.reporting():
             await self.load()
+
+    def delete_button(self, path: str, kind: str, name: str) -> None:
+        """A row's button that deletes what is at `path`, once it was asked; `kind` begins the names of its texts."""
+        t = self._session.t
+
+        async def delete() -> None:
+            await self._session.api.delete(path)
+            self._session.done(t("deleted"))
+            await self.load()
+
+        def ask() -> None:
+            confirm(self._session, t(f"{kind}.delete", name=name), t(f"{kind}.delete_text"), delete, verb=t("delete"))
+
+        button("", ask, icon="delete_outline", kind="quiet", hint=t("delete"))
 
     async def _turn(self, step: int) -> None:
         if step > 0 and self._next:

@@ -11,7 +11,7 @@ from nicegui import ui
 from noria.console import _format
 from noria.console._pages import Pages
 from noria.console._session import Session
-from noria.console._widgets import box, button, confirm, dialog, empty, page_head, table, text
+from noria.console._widgets import box, button, dialog, empty, page_head, table, text
 
 __all__ = ["datasets_page"]
 
@@ -56,7 +56,7 @@ def _draw(session: Session, datasets: list[dict[str, Any]], pages: Pages) -> Non
             text(row["description"] or "–", "wide fill muted", tag="td")
             text(session.time(row["created_at"]), "when wide", tag="td")
             with box("num", tag="td"):
-                button("", partial(_ask_delete, session, row, pages), icon="delete_outline", kind="quiet", hint=t("delete"))
+                pages.delete_button(f"/v1/noria/datasets/{row['id']}", "datasets", row["name"])
 
 
 def _create(session: Session) -> None:
@@ -85,14 +85,3 @@ def _create(session: Session) -> None:
         with box("dialog-actions"):
             button(t("cancel"), made.close)
             button(t("add"), create, kind="primary")
-
-
-def _ask_delete(session: Session, row: dict[str, Any], pages: Pages) -> None:
-    t = session.t
-
-    async def delete() -> None:
-        await session.api.delete(f"/v1/noria/datasets/{row['id']}")
-        session.done(t("deleted"))
-        await pages.load()
-
-    confirm(session, t("datasets.delete", name=row["name"]), t("datasets.delete_text"), delete, verb=t("delete"))

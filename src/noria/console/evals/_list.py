@@ -9,7 +9,7 @@ from nicegui import ui
 
 from noria.console._pages import Pages
 from noria.console._session import Session
-from noria.console._widgets import box, button, confirm, empty, page_head, table, text
+from noria.console._widgets import box, button, empty, page_head, table, text
 from noria.console.evals._forms import new_eval
 
 __all__ = ["evals_page"]
@@ -45,15 +45,4 @@ def _draw(session: Session, evals: list[dict[str, Any]], pages: Pages) -> None:
             text(criteria, "wide fill muted", tag="td")
             text(session.time(row["created_at"]), "when", tag="td")
             with box("num", tag="td"):
-                button("", partial(_ask_delete, session, row, pages), icon="delete_outline", kind="quiet", hint=t("delete"))
-
-
-def _ask_delete(session: Session, row: dict[str, Any], pages: Pages) -> None:
-    t = session.t
-
-    async def delete() -> None:
-        await session.api.delete(f"/v1/evals/{row['id']}")
-        session.done(t("deleted"))
-        await pages.load()
-
-    confirm(session, t("evals.delete", name=row["name"] or row["id"]), t("evals.delete_text"), delete, verb=t("delete"))
+                pages.delete_button(f"/v1/evals/{row['id']}", "evals", row["name"] or row["id"])

@@ -9,7 +9,7 @@ from nicegui import ui
 
 from noria.console._pages import Pages
 from noria.console._session import Session
-from noria.console._widgets import box, button, confirm, empty, page_head, table, text
+from noria.console._widgets import box, button, empty, page_head, table, text
 from noria.console.prompts._editor import edit_template
 
 __all__ = ["label_tags", "prompts_page"]
@@ -53,7 +53,7 @@ def _draw(session: Session, prompts: list[dict[str, Any]], pages: Pages) -> None
             text(prompt["description"] or "–", "wide fill muted", tag="td")
             text(session.time(prompt["created_at"]), "when wide", tag="td")
             with box("num", tag="td"):
-                button("", partial(_ask_delete, session, prompt, pages), icon="delete_outline", kind="quiet", hint=t("delete"))
+                pages.delete_button(f"/v1/noria/prompts/{prompt['id']}", "prompts", prompt["name"])
 
 
 def label_tags(labels: dict[str, int], only: int | None = None) -> None:
@@ -62,14 +62,3 @@ def label_tags(labels: dict[str, int], only: int | None = None) -> None:
         for label, number in sorted(labels.items()):
             if only is None or number == only:
                 text(label if only is not None else f"{label} {number}", f"tag {'strong-tag' if label == 'production' else ''}")
-
-
-def _ask_delete(session: Session, prompt: dict[str, Any], pages: Pages) -> None:
-    t = session.t
-
-    async def delete() -> None:
-        await session.api.delete(f"/v1/noria/prompts/{prompt['id']}")
-        session.done(t("deleted"))
-        await pages.load()
-
-    confirm(session, t("prompts.delete", name=prompt["name"]), t("prompts.delete_text"), delete, verb=t("delete"))

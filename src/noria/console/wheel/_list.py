@@ -11,7 +11,7 @@ from nicegui import ui
 from noria.console import _format
 from noria.console._pages import Pages
 from noria.console._session import Session
-from noria.console._widgets import box, button, confirm, dialog, empty, page_head, state, table, text
+from noria.console._widgets import box, button, dialog, empty, page_head, state, table, text
 
 __all__ = ["OUTCOMES", "turn_state", "wheels_page"]
 
@@ -66,7 +66,7 @@ def _draw(session: Session, wheels: list[dict[str, Any]], pages: Pages) -> None:
             text(_format.count(wheel["counts"]["turns"]), "num", tag="td")
             text(_format.count(wheel["counts"]["promoted"]), "num wide", tag="td")
             with box("num", tag="td"):
-                button("", partial(_ask_delete, session, wheel, pages), icon="delete_outline", kind="quiet", hint=t("delete"))
+                pages.delete_button(f"/v1/noria/wheels/{wheel['id']}", "wheels", wheel["name"])
 
 
 async def _create(session: Session) -> None:
@@ -99,14 +99,3 @@ async def _create(session: Session) -> None:
             with box("dialog-actions"):
                 button(t("cancel"), made.close)
                 button(t("add"), create, kind="primary")
-
-
-def _ask_delete(session: Session, wheel: dict[str, Any], pages: Pages) -> None:
-    t = session.t
-
-    async def delete() -> None:
-        await session.api.delete(f"/v1/noria/wheels/{wheel['id']}")
-        session.done(t("deleted"))
-        await pages.load()
-
-    confirm(session, t("wheels.delete", name=wheel["name"]), t("wheels.delete_text"), delete, verb=t("delete"))
