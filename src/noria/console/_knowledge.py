@@ -47,7 +47,11 @@ def _draw(session: Session, stores: list[dict[str, Any]], pages: Pages) -> None:
             text(session.time(store["last_active_at"]), "when wide", tag="td")
             text(store["id"], "mono muted wide", tag="td")
             with box("num", tag="td"):
-                pages.delete_button(f"/v1/vector_stores/{store['id']}", "knowledge", store["name"] or store["id"])
+                pages.delete_button(
+                    f"/v1/vector_stores/{store['id']}",
+                    t("knowledge.delete", name=store["name"] or store["id"]),
+                    t("knowledge.delete_text"),
+                )
 
 
 def file_counts(session: Session, counts: dict[str, int]) -> None:

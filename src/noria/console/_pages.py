@@ -52,8 +52,8 @@ class Pages:
         with self._session.reporting():
             await self.load()
 
-    def delete_button(self, path: str, kind: str, name: str) -> None:
-        """A row's button that deletes what is at `path`, once it was asked; `kind` begins the names of its texts."""
+    def delete_button(self, path: str, question: str, explanation: str) -> None:
+        """A row's button that deletes what is at `path`, once it was asked."""
         t = self._session.t
 
         async def delete() -> None:
@@ -62,7 +62,7 @@ class Pages:
             await self.load()
 
         def ask() -> None:
-            confirm(self._session, t(f"{kind}.delete", name=name), t(f"{kind}.delete_text"), delete, verb=t("delete"))
+            confirm(self._session, question, explanation, delete, verb=t("delete"))
 
         button("", ask, icon="delete_outline", kind="quiet", hint=t("delete"))
 

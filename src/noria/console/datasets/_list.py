@@ -56,7 +56,9 @@ def _draw(session: Session, datasets: list[dict[str, Any]], pages: Pages) -> Non
             text(row["description"] or "–", "wide fill muted", tag="td")
             text(session.time(row["created_at"]), "when wide", tag="td")
             with box("num", tag="td"):
-                pages.delete_button(f"/v1/noria/datasets/{row['id']}", "datasets", row["name"])
+                pages.delete_button(
+                    f"/v1/noria/datasets/{row['id']}", t("datasets.delete", name=row["name"]), t("datasets.delete_text")
+                )
 
 
 def _create(session: Session) -> None:

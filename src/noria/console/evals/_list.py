@@ -45,4 +45,6 @@ def _draw(session: Session, evals: list[dict[str, Any]], pages: Pages) -> None:
             text(criteria, "wide fill muted", tag="td")
             text(session.time(row["created_at"]), "when", tag="td")
             with box("num", tag="td"):
-                pages.delete_button(f"/v1/evals/{row['id']}", "evals", row["name"] or row["id"])
+                pages.delete_button(
+                    f"/v1/evals/{row['id']}", t("evals.delete", name=row["name"] or row["id"]), t("evals.delete_text")
+                )

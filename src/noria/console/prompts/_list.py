@@ -53,7 +53,9 @@ def _draw(session: Session, prompts: list[dict[str, Any]], pages: Pages) -> None
             text(prompt["description"] or "–", "wide fill muted", tag="td")
             text(session.time(prompt["created_at"]), "when wide", tag="td")
             with box("num", tag="td"):
-                pages.delete_button(f"/v1/noria/prompts/{prompt['id']}", "prompts", prompt["name"])
+                pages.delete_button(
+                    f"/v1/noria/prompts/{prompt['id']}", t("prompts.delete", name=prompt["name"]), t("prompts.delete_text")
+                )
 
 
 def label_tags(labels: dict[str, int], only: int | None = None) -> None:

@@ -66,7 +66,9 @@ def _draw(session: Session, wheels: list[dict[str, Any]], pages: Pages) -> None:
             text(_format.count(wheel["counts"]["turns"]), "num", tag="td")
             text(_format.count(wheel["counts"]["promoted"]), "num wide", tag="td")
             with box("num", tag="td"):
-                pages.delete_button(f"/v1/noria/wheels/{wheel['id']}", "wheels", wheel["name"])
+                pages.delete_button(
+                    f"/v1/noria/wheels/{wheel['id']}", t("wheels.delete", name=wheel["name"]), t("wheels.delete_text")
+                )
 
 
 async def _create(session: Session) -> None:
