@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -229,6 +230,17 @@ async def test_exports_are_made_once(bench: Bench) -> None:
         await bench.datasets.export_file("one", format="dpo")
     with pytest.raises(InvalidRequest, match="no rows"):
         await bench.datasets.export_file("one", split="test")
+
+
+async def test_a_file_to_learn_from_holds_answered_rows_only(bench: Bench) -> None:
+    one = await bench.datasets.create("one", shares=(0.0, 0.0))
+    pair = {"chosen": {"role": "assistant", "content": "good"}, "rejected": {"role": "assistant", "content": "bad"}}
+    await bench.datasets.add(one.id, [row("a", "1"), row("b"), row("c", **pair)])
+    file = await bench.datasets.export_file("one", format="openai")
+    lines = [json.loads(line) for line in (await bench.blobs.get(file.sha256)).splitlines()]
+    assert [line["messages"][-1] for line in lines] == [{"role": "assistant", "content": "1"}]
+    pairs = await bench.datasets.export_file("one", format="dpo")
+    assert len((await bench.blobs.get(pairs.sha256)).splitlines()) == 1
 
 
 async def test_a_dataset_goes_with_its_rows_and_files(bench: Bench) -> None:

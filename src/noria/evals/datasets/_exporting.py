@@ -70,7 +70,7 @@ class Exporter:
         origin = {"kind": "dataset", "dataset_id": dataset.id, "version": version.number, "split": split, "format": format}
         if newest is not None:
             origin["newest"] = len(newest)
-        writer = FileWriter(format)
+        writer = FileWriter(format, to_learn=True)
         with tempfile.TemporaryFile() as spool:
             async for piece in self.stream(dataset, version, split, writer, newest):
                 await asyncio.to_thread(spool.write, piece)
@@ -79,7 +79,9 @@ class Exporter:
                 raise InvalidRequest(
                     f"No row of {where} {version.number} of {dataset.name} can be written as {format}.",
                     param="format",
-                    hint=f"{writer.left_out} rows have no words in it." if writer.left_out else "There are no rows.",
+                    hint=f"{writer.left_out} rows have no answer to learn, or no words in it."
+                    if writer.left_out
+                    else "There are no rows.",
                 )
             spool.seek(0)
             return await self._keep(dataset, origin, spool)

@@ -34,6 +34,7 @@ COLUMNS = (
     "system", "input", "messages", "tools", "expected", "expected_message", "chosen", "chosen_message", "rejected",
     "rejected_message", "metadata",
 )  # fmt: skip
+_SUPERVISED = {"openai", "alpaca", "sharegpt"}
 _PLAIN = {"role", "content"}
 
 
@@ -160,11 +161,15 @@ def _table(content: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class FileWriter:
-    """Writes rows as one file, in pieces. `written` and `left_out` count the rows."""
+    """Writes rows as one file, in pieces. `written` and `left_out` count the rows.
+
+    `to_learn`: a row without an expected answer is left out of the formats of supervised training, which would fail on it.
+    """
 
     format: Format
     written: int = 0
     left_out: int = 0
+    to_learn: bool = False
 
     def pieces(self, batches: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
         """The file's bytes for batches of contents; a Parquet file comes whole at the end."""
@@ -188,7 +193,8 @@ class FileWriter:
 
     def _records(self, contents: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for content in contents:
-            record = to_record(content, self.format)
+            nothing_to_learn = self.to_learn and self.format in _SUPERVISED and "expected" not in content
+            record = None if nothing_to_learn else to_record(content, self.format)
             if record is None:
                 self.left_out += 1
             else:
