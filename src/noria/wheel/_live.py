@@ -56,27 +56,28 @@ class RecordedLive:
         judged = or_(Feedback.rating.is_not(None), Feedback.correction.is_not(None), Feedback.score.is_not(None))
         here = Feedback.project_id == project_id, Feedback.model == model, Feedback.created_at >= int(since)
         query = select(func.count(), func.count().filter(or_(*negative))).where(*here, judged)
-        bare = select(Feedback).where(*here, Feedback.label.is_not(None), not_(judged))
+        bare = select(Feedback.id).where(*here, Feedback.label.is_not(None), not_(judged))
         async with self._database.read() as session:
             total, bad = (await session.execute(query)).one()
             labelled = list(await session.scalars(bare)) if against.labels else []
         right = await self._right(project_id, labelled)
         return int(total) + len(right), int(bad) + right.count(False)
 
-    async def _right(self, project_id: str, labelled: Sequence[Feedback]) -> list[bool]:
+    async def _right(self, project_id: str, labelled: Sequence[str]) -> list[bool]:
         """Of each label whose answer is still there, whether it is what was answered."""
         if len(self._known) > _KNOWN:
             self._known.clear()
-        new = [row for row in labelled if row.id not in self._known]
+        new = [identity for identity in labelled if identity not in self._known]
         for start in range(0, len(new), _PAGE):
-            rows = new[start : start + _PAGE]
+            async with self._database.read() as session:
+                rows = list(await session.scalars(select(Feedback).where(Feedback.id.in_(new[start : start + _PAGE]))))
             judged = await read_judged(self._database, self._traces, project_id, rows)
             for row in rows:
                 answer = judged.answer(row)
                 said = None if isinstance(answer, str) else answer_key(answer.output)
                 if said is not None:
                     self._known[row.id] = said == answer_key({"content": row.label})
-        return [self._known[row.id] for row in labelled if row.id in self._known]
+        return [self._known[identity] for identity in labelled if identity in self._known]
 
 
 async def count_feedback(database: Database, project_id: str, models: list[str], since: float) -> int:
