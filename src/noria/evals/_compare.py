@@ -35,7 +35,12 @@ class Pair:
     score_a: float | None
     score_b: float | None
     outcome: Winner
-    errored: bool
+    errored_a: bool
+    errored_b: bool
+
+    @property
+    def errored(self) -> bool:
+        return self.errored_a or self.errored_b
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Comparison:
     passes: PairedTest
     scores: PairedTest | None
     can_gate: bool
+    left_out: int = 0
+    """Rows that the first run could not answer, where those were to be left out."""
 
     def count(self, outcome: Winner) -> int:
         return sum(pair.outcome == outcome for pair in self.pairs)
@@ -91,13 +98,19 @@ class _Seen:
     errored: bool
 
 
-async def compare(database: Database, run_a: EvalRun, run_b: EvalRun, criterion: str | None) -> Comparison:
-    """Raises InvalidRequest where a run has no such criterion or has not ended."""
+async def compare(
+    database: Database, run_a: EvalRun, run_b: EvalRun, criterion: str | None, *, answered_by_a: bool = False
+) -> Comparison:
+    """`answered_by_a`: on the rows alone that the first run could answer; its accidents would else be the second's gain.
+
+    Raises InvalidRequest where a run has no such criterion or has not ended.
+    """
     for run in (run_a, run_b):
         if run.status in {"queued", "in_progress"}:
             raise InvalidRequest(f"The run {run.id} is {run.status}.", code="run_not_finished", hint="Compare when it has ended.")
     seen_a, seen_b = await _seen(database, run_a, criterion), await _seen(database, run_b, criterion)
-    pairs = _pair(seen_a, seen_b)
+    every = _pair(seen_a, seen_b)
+    pairs = [pair for pair in every if not (answered_by_a and pair.errored_a)]
     judged = (run_a.statistics, run_b.statistics)
     can_gate = all(
         stats.get("can_gate", False) if criterion is None else criterion not in stats.get("uncalibrated", ()) for stats in judged
@@ -108,8 +121,9 @@ async def compare(database: Database, run_a: EvalRun, run_b: EvalRun, criterion:
         run_b=run_b.id,
         criterion=criterion,
         pairs=pairs,
-        only_a=len(seen_a) - len(pairs),
-        only_b=len(seen_b) - len(pairs),
+        only_a=len(seen_a) - len(every),
+        only_b=len(seen_b) - len(every),
+        left_out=len(every) - len(pairs),
         passes=passes,
         scores=scores,
         can_gate=can_gate,
@@ -150,7 +164,8 @@ def _pair(first: Sequence[_Seen], second: Sequence[_Seen]) -> list[Pair]:
                 score_a=one.score,
                 score_b=other.score,
                 outcome=_outcome(one, other),
-                errored=one.errored or other.errored,
+                errored_a=one.errored,
+                errored_b=other.errored,
             )
         )
     return pairs
@@ -165,7 +180,11 @@ def _outcome(one: _Seen, other: _Seen) -> Winner:
 def _tests(pairs: Sequence[Pair]) -> tuple[PairedTest, PairedTest | None]:
     wins, losses = sum(pair.outcome == "win" for pair in pairs), sum(pair.outcome == "loss" for pair in pairs)
     passes = paired_proportions(losses, wins, len(pairs))
-    scored = [(pair.score_a, pair.score_b) for pair in pairs if pair.score_a is not None and pair.score_b is not None]
+    given = [score for pair in pairs for score in (pair.score_a, pair.score_b) if score is not None]
+    worst = min([0.0, *given])  # of a row that could not be answered or graded
+    scored = [
+        (worst if pair.score_a is None else pair.score_a, worst if pair.score_b is None else pair.score_b) for pair in pairs
+    ]
     if all(score in {0.0, 1.0} for both in scored for score in both):
         return passes, None
     return passes, paired_scores([one for one, _ in scored], [other for _, other in scored])

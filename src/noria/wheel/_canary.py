@@ -17,6 +17,8 @@ from ._spec import WheelSpec
 __all__ = ["CanaryKeeper", "Look"]
 
 _TIMELINE = 400
+_WINDOW = 500
+"""Requests after which what came of late begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class CanaryKeeper:
             self._state |= {"step": number, "share": step.share, "begun_at": now, "guard": {}}
             self._state.setdefault("first_at", now)
             return Look(self._state, number)
-        candidate, base, breach = await self._compare(self._state["first_at"])
+        candidate, base, breach = await self._compare(self._state["first_at"], now)
         self._record(now, candidate, base, step.share)
         if breach is not None:
             self._state["breach"] = breach
@@ -105,24 +107,42 @@ class CanaryKeeper:
             self._state["superseded"] = True
             return Look(self._state, 0, over=True)
         reference = LiveFigures(**self._canary["base"]) if self._canary.get("base") else LiveFigures()
-        candidate, _, breach = await self._compare(self._promoted_at, reference)
+        over = now - self._promoted_at >= self._spec.guard.watch_hours * 3600
+        candidate, _, breach = await self._compare(self._promoted_at, now, reference, last=over)
         self._record(now, candidate, reference, 1.0)
         if breach is not None:
             self._state["breach"] = breach
             return Look(self._state, 0, over=True, breach=breach)
-        return Look(self._state, 0, over=now - self._promoted_at >= self._spec.guard.watch_hours * 3600)
+        return Look(self._state, 0, over=over)
 
     async def _set(self, share: float) -> None:
         shares = {self._base: 1.0 - share, self._candidate: share} if share < 1 else {self._candidate: 1.0}
         await self._traffic.set_shares(self._project_id, self._spec.route, shares, self._salt)
 
-    async def _compare(self, since: float, reference: LiveFigures | None = None) -> tuple[LiveFigures, LiveFigures, str | None]:
+    async def _compare(
+        self, since: float, now: float, reference: LiveFigures | None = None, *, last: bool = False
+    ) -> tuple[LiveFigures, LiveFigures, str | None]:
+        """Both variants since then, and what is out of bounds, over the whole time or of late."""
+        candidate, base, breach = await self._watch("guard", since, reference, last)
+        if breach is None and (recent := self._state.get("recent_at")) is not None:
+            newest, _, late = await self._watch("recent", recent, reference, last)
+            breach = f"Of late: {late}" if late is not None else None
+        else:
+            newest = candidate
+        if newest.requests >= _WINDOW:
+            self._state["recent_at"] = now
+            self._state["recent"] = {**self._state.get("recent", {}), "seen": {}}
+        return candidate, base, breach
+
+    async def _watch(
+        self, name: str, since: float, reference: LiveFigures | None, last: bool
+    ) -> tuple[LiveFigures, LiveFigures, str | None]:
         guard = self._spec.guard
         base = reference or await self._figures(self._base, since, None)
         candidate = await self._figures(self._candidate, since, latency_bound_s(guard, base))
-        watch = Watch.resumed(guard, self._state.get("guard"))
-        breach = watch.breach(candidate, replace(base, slow=0))
-        self._state["guard"] = watch.state
+        watch = Watch.resumed(guard, self._state.get(name), share=0.5)
+        breach = watch.breach(candidate, replace(base, slow=0), last=last)
+        self._state[name] = watch.state
         return candidate, base, breach
 
     async def _figures(self, model: str, since: float, slower_than_s: float | None) -> LiveFigures:

@@ -13,6 +13,8 @@ from ._spec import Gate
 
 __all__ = ["Verdict", "decide"]
 
+_MOST_UNANSWERED = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -32,6 +34,13 @@ def decide(gate: Gate, compared: Sequence[Comparison], *, forgetting: float | No
                 False,
                 f"The grader {each.grader!r} is a model whose agreement with people was not measured: it cannot gate. "
                 "Calibrate it first.",
+            )
+        every = each.rows + each.unanswered
+        if each.unanswered > _MOST_UNANSWERED * every:
+            return Verdict(
+                False,
+                f"The base could not answer, or {each.grader!r} not grade, {each.unanswered} of {every} rows: that is no fair "
+                "comparison. See the run's errors, and turn again.",
             )
         if each.rows < gate.min_rows:
             return Verdict(False, f"{each.rows} rows were graded by {each.grader!r}, fewer than min_rows = {gate.min_rows}.")

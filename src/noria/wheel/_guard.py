@@ -2,8 +2,11 @@
 
 Each look k tests at level α·6/(π²k²), whose sum over all looks is α, so that looking again and again rolls back a candidate
 that is as good with a chance of at most α (a union bound: it holds for any dependence between the looks). A look counts
-only when the candidate has a quarter more evidence than at the last one. Tests: Fisher's exact test, one-sided, between the
-candidate's and the base's rates; the exact binomial test between a rate and a bound. Knows nothing about where figures come from.
+only when the candidate has a quarter more evidence than at the last one. Thousands of good requests must not hide what
+breaks after them: so there are two watches, each with half of α, one over the whole time and one over what came of late.
+
+Tests: Fisher's exact test, one-sided, between the candidate's and the base's rates; the exact binomial test between a rate
+and a bound. Knows nothing about where figures come from.
 """
 
 from __future__ import annotations
@@ -63,23 +66,27 @@ def fisher_p(hits: int, total: int, base_hits: int, base_total: int) -> float:
 
 @dataclass(slots=True)
 class Watch:
-    """The looks of one canary step or of the time after promotion; `state` survives a restart."""
+    """The looks of one canary step or of the time after promotion; `state` survives a restart. `share` is this watch's of α."""
 
     guard: Guard
+    share: float = 1.0
     looks: dict[str, int] = field(default_factory=dict[str, int])
     seen: dict[str, int] = field(default_factory=dict[str, int])
+    _last: bool = False
 
     @classmethod
-    def resumed(cls, guard: Guard, state: Mapping[str, Any] | None) -> Watch:
+    def resumed(cls, guard: Guard, state: Mapping[str, Any] | None, share: float = 1.0) -> Watch:
         found = state or {}
-        return cls(guard, dict(found.get("looks", {})), dict(found.get("seen", {})))
+        return cls(guard, share, dict(found.get("looks", {})), dict(found.get("seen", {})))
 
     @property
     def state(self) -> dict[str, Any]:
         return {"looks": dict(self.looks), "seen": dict(self.seen)}
 
-    def breach(self, candidate: LiveFigures, base: LiveFigures) -> str | None:
-        """What is out of bounds, in words; None while all holds. Counts as one look at each figure with new evidence."""
+    def breach(self, candidate: LiveFigures, base: LiveFigures, *, last: bool = False) -> str | None:
+        """What is out of bounds, in words; None while all holds. Counts as one look at each figure with new evidence; `last`:
+        however little is new."""
+        self._last = last
         guard = self.guard
         rates = (
             ("errors", guard.errors, guard.max_error_rate, _Rate("error rate", candidate.errors, candidate.requests),
@@ -115,11 +122,12 @@ class Watch:
 
     def _look(self, key: str, total: int) -> float | None:
         """The level of this look; None when there is too little new to count as one."""
-        if total < max(_FIRST_LOOK, self.seen.get(key, 0) * _GROWTH):
+        seen = self.seen.get(key, 0)
+        if total < max(_FIRST_LOOK, seen + 1 if self._last else seen * _GROWTH):
             return None
         self.seen[key] = total
         self.looks[key] = self.looks.get(key, 0) + 1
-        return look_alpha(self.guard.alpha / self._tests, self.looks[key])
+        return look_alpha(self.share * self.guard.alpha / self._tests, self.looks[key])
 
     @property
     def _tests(self) -> int:

@@ -167,6 +167,8 @@ class Comparison:
     test: str
     can_gate: bool = True
     """False for a judge whose agreement with people was not measured."""
+    unanswered: int = 0
+    """Rows beside `rows` that the base could not answer or that could not be graded then."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -8,6 +8,7 @@ records that in one transaction. A step may run again after a crash, so what it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -69,22 +70,24 @@ class TurnRunner:
 
     async def _step(self, at: _At) -> Next:
         """Does a step. What is only unavailable is tried again; what fails ends the turn, with the base on all traffic."""
-        for attempt in range(_ATTEMPTS):
+        attempt = 0
+        while True:
             try:
                 if (by := at.asked("cancel")) is not None and at.turn.step in _BEFORE_CANARY:
                     return await at.cancelled(by)
                 return await _STEPS[at.turn.step](at)
             except Unavailable as error:
-                if attempt == _ATTEMPTS - 1:
+                # In a row: a watch of a day may meet a busy database more often than a step's attempts.
+                attempt, at.looked = 1 if at.looked else attempt + 1, False
+                if attempt == _ATTEMPTS:
                     return await at.failed(error)
-                await self.wait(at.turn.id, min(error.retry_after_s or 2.0**attempt, 30.0))
+                await self.wait(at.turn.id, min(error.retry_after_s or 2.0 ** (attempt - 1), 30.0))
                 await at.reload()
             except NoriaError as error:
                 return await at.failed(error)
             except Exception as error:
                 _log.exception("The turn %s failed at the step %s", at.turn.id, at.turn.step)
                 return await at.failed(error)
-        raise AssertionError("unreachable: the last attempt returns")
 
     async def stop_work(self, turn: WheelTurn) -> None:
         """Ends the training or the evaluation that a turn waits for."""
@@ -113,6 +116,8 @@ class _At:
     spec: WheelSpec
     progress: Progress
     spent_s: float = 0.0
+    looked: bool = False
+    """A look at what is under way went well since the last failure."""
 
     @property
     def parts(self) -> Parts:
@@ -135,13 +140,13 @@ class _At:
 
     async def pause(self) -> str | None:
         """Between two looks at work under way. Who has asked to cancel meanwhile; raises when the budget is spent."""
+        self.looked = True
         slept_at = self.runner.clock()
         await self.runner.wait(self.turn.id, self.runner.poll_s)
         await self.reload()
         before = max(self.spent_s, self.data.get("spent_s", 0.0))
         self.spent_s = before + self.runner.clock() - slept_at
         if self.spent_s > self.spec.budget.minutes * 60:
-            await self.runner.stop_work(self.turn)
             raise NoriaError(f"The turn's budget of {self.spec.budget.minutes:g} minutes is spent.")
         if int(self.spent_s / _NOTE_SPENT_S) != int(before / _NOTE_SPENT_S):
             await self.note(spent_s=self.spent_s)
@@ -153,6 +158,8 @@ class _At:
 
     async def failed(self, error: Exception) -> Next:
         what = str(error) if isinstance(error, NoriaError) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(NoriaError):  # else a training would go on for nobody
+            await self.runner.stop_work(self.turn)
         if self.turn.step in {"canary", "watch"}:
             await self.restore_base()
             return Next("end", outcome="rolled_back", reason=what, failed=True)
@@ -318,6 +325,7 @@ async def _canary(at: _At) -> Next:
         if look.over:
             break
         await at.note(canary=look.state)
+        at.looked = True
         await at.progress("canary", look.step, len(at.spec.canary.steps))
         await at.runner.wait(at.turn.id, at.spec.guard.every_s)
         await at.reload()
@@ -342,6 +350,7 @@ async def _watch(at: _At) -> Next:
             await at.restore_base()
             return Next("end", {"watch": look.state}, "rolled_back", look.breach or f"Rolled back by {by}.")
         await at.note(watch=look.state)
+        at.looked = True
         await at.runner.wait(at.turn.id, at.spec.guard.every_s)
         await at.reload()
 
