@@ -216,6 +216,24 @@ async def test_what_is_only_unavailable_is_tried_again(turning: Turning, monkeyp
     assert (await turning.run(await turning.open())).outcome == "promoted"
 
 
+async def test_a_long_canary_outlives_many_busy_moments(turning: Turning) -> None:
+    from noria.errors import Unavailable
+
+    class Busy(World):
+        refused = 0
+
+        def tick(self) -> None:
+            super().tick()
+            if "ft:1" in self.shares and self.calls % 23 == 0:
+                self.refused += 1
+                raise Unavailable("busy", retry_after_s=0.001)
+
+    turning.world = world = Busy()
+    world.requests_per_look = 1
+    assert (await turning.run(await turning.open())).outcome == "promoted"
+    assert world.refused > 6, "more often than a step may fail in a row"
+
+
 async def test_what_fails_in_the_canary_puts_the_base_back(turning: Turning) -> None:
     class Broken(World):
         def tick(self) -> None:
