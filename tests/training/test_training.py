@@ -193,6 +193,23 @@ def test_early_stopping_keeps_the_best(tiny_folder: Path, tmp_path: Path, cache:
     assert all(np.array_equal(kept[name], result[name]) for name in kept)
 
 
+def test_a_full_model_keeps_its_last_weights_and_its_validations(tiny_folder: Path, tmp_path: Path, cache: Path) -> None:
+    contrary = chats(40).replace(b"even", b"zz").replace(b"odd", b"even")
+    options = NoriaOptions(kind="full", eval_every=1, early_stopping_patience=3, learning_rate=0.01)
+    given: dict[str, Any] = {"validation": contrary, "method": hyper(n_epochs=20, batch_size=8), "options": options}
+    folder = make(tmp_path / "full", tiny_folder, chats(16), **given)
+    assert list(reports(folder, cache, kill_at=3))[-1]["code"] == -9
+    before = [entry["step"] for entry in json.loads((folder / "course.json").read_text())["valid"]]
+    assert before[:2] == [1, 2]
+    told = list(reports(folder, cache))
+    done = next(r for r in told if r["type"] == "done")
+    valid = json.loads((folder / "course.json").read_text())["valid"]
+    assert [entry["step"] for entry in valid] == list(range(1, done["step"] + 1))
+    best = min(valid, key=lambda entry: entry["full_valid_loss"])["step"]
+    assert done["data"]["stopped_early"] and best == done["step"] - 3 and done["data"]["best_step"] == done["step"]
+    assert any(r["type"] == "note" and f"step {done['step']} is the result" in r["message"] for r in told)
+
+
 def test_every_weight_can_be_trained_and_served(tiny_folder: Path, tmp_path: Path, cache: Path) -> None:
     from noria.engines.openvino import model_facts, write_checkpoint
 

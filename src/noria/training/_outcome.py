@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -99,10 +99,7 @@ class Outcome:
         if plan.kind == "lora":
             await self._register(row, plan, name, f"adapters/{row.id}", self._folder / ADAPTER, summary)
         else:
-            if (
-                not (self._folder / "prepared" / "noria-model.json").exists()
-                and not (self._shop.home / f"models/{row.id}").exists()
-            ):
+            if not (self._folder / "prepared" / "noria-model.json").exists():
                 await export()
             await self._register(row, plan, name, f"models/{row.id}", self._folder / "prepared", summary)
         if summary.get("stopped_early"):
@@ -127,10 +124,10 @@ class Outcome:
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _register(self, row: TuningJob, plan: Plan, name: str, place: str, made: Path, detail: dict[str, Any]) -> None:
-        """Moves the files to where they stay, then names them: no request ever sees half of one."""
+        """Puts the files where they stay, then names them: no request ever sees half of one. Raises NotFound without the base."""
+        base = (await self._shop.hub.resolve(plan.base_model, row.project_id)).card
         final = self._shop.home / place
         await asyncio.to_thread(_install, made, final)
-        base = (await self._shop.hub.resolve(plan.base_model, row.project_id)).card
         lora = plan.kind == "lora"
         title = f"{base.title or base.id}, {row.suffix or 'tuned'}"
         card = tuned_card(base, name, adapter=place, title=title) if lora else tuned_card(base, name, folder=place, title=title)
@@ -180,23 +177,22 @@ class Outcome:
 
 
 def _install(made: Path, final: Path) -> None:
-    """Moved; where an earlier run has moved it already, there is nothing to do. A newer try's files take an older one's place."""
-    if not made.exists():
-        assert final.exists(), f"neither {made} nor {final} is there"
-        return
+    """A copy, of hard links where that is possible: the training may go back to what it made. A newer try's files take an older
+    one's place."""
     final.parent.mkdir(parents=True, exist_ok=True)
+    scratch = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(made, scratch, copy_function=_link)
     if final.exists():
         shutil.rmtree(final)
+    scratch.replace(final)
+
+
+def _link(source: str, target: str) -> None:
     try:
-        made.replace(final)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        scratch = final.with_name(f".{final.name}.partial")  # trainings lie on another file system than the home
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(made, scratch)
-        scratch.replace(final)
-        shutil.rmtree(made)
+        os.link(source, target)
+    except OSError:  # trainings lie on another file system than the home, or on one that has no links
+        shutil.copy2(source, target)
 
 
 def _digest(folder: Path) -> str:

@@ -54,6 +54,7 @@ class Course:
         self.keeper = Keeper(folder, self._trainer, self._clock)
         self._notes: dict[str, Any] = read_json(folder / "course.json") or {"valid": [], "served": []}
         self.stopped_early: str | None = None
+        self.result_step = 0
 
     @property
     def model(self) -> Any:
@@ -205,6 +206,7 @@ class Course:
             found |= {f"full_valid_reward_{k[13:]}": v for k, v in given.items() if k.startswith("eval_rewards/")}
         figures = {name: round(float(value), 6) for name, value in found.items()}
         self._notes["valid"] = [*(e for e in self._notes["valid"] if e["step"] != step), {"step": step, **figures}]
+        self._remember()
         self._reporter.send(type="metrics", step=step, data={"step": step, **figures})
         patience, best = self._hyper.early_stopping_patience, self.best_step
         since = sum(entry["step"] > best for entry in self._notes["valid"])
@@ -219,19 +221,25 @@ class Course:
         valid = self._notes["valid"]
         return min(valid, key=lambda entry: (entry["full_valid_loss"], entry["step"]))["step"] if valid else 0
 
+    def _remember(self) -> None:
+        """For the next try. On a full disk it goes on from what was written last."""
+        try:
+            write_json(self._folder / "course.json", self._notes)
+        except OSError as error:
+            if not is_disk_full(error, self._folder):
+                raise
+
     def _serve(self, step: int) -> None:
         """A checkpoint that can be asked, for adapters: a full model's would take the disk."""
         if self._plan.kind != "lora" or (len(self._notes["served"]) >= MOST_SERVED and step != self.best_step):
             return
         try:
             place = self.keeper.serve(f"served/step-{step}")
-            self._notes["served"] = sorted({*self._notes["served"], step})
-            write_json(self._folder / "course.json", self._notes)
-        except (DiskFull, OSError) as error:
-            if isinstance(error, OSError) and not is_disk_full(error, self._folder):
-                raise
+        except DiskFull:
             self._reporter.note(f"The disk is full: step {step} cannot be served. The training goes on.", warn=True)
             return
+        self._notes["served"] = sorted({*self._notes["served"], step})
+        self._remember()
         metrics = next((entry for entry in self._notes["valid"] if entry["step"] == step), {"step": step})
         self._reporter.send(type="checkpoint", step=step, folder=str(place), metrics=metrics)
 
@@ -244,19 +252,27 @@ class Course:
             self._reporter.note(text, warn=True)
 
     def take_best(self) -> None:
-        """Goes back to the adapter of the lowest validation loss, where there was a validation."""
-        best = self.best_step
+        """Goes back to the adapter of the lowest validation loss. A full model keeps its last weights: a copy of the best would
+        take the disk."""
+        self.result_step, best = self.step, self.best_step
+        if best in {0, self.step}:
+            return
         place = self._folder / f"served/step-{best}"
-        if best and best != self.step and place.exists():
-            from peft import set_peft_model_state_dict
-            from safetensors.torch import load_file
+        if not place.exists():
+            text = f"Step {best} has the lowest validation loss, but its weights were not kept: step {self.step} is the result."
+            self._reporter.note(text, warn=True)
+            return
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
 
-            set_peft_model_state_dict(self.model, load_file(place / "adapter_model.safetensors"))
-            self._reporter.note(f"Step {best} has the lowest validation loss: it is the result.")
+        set_peft_model_state_dict(self.model, load_file(place / "adapter_model.safetensors"))
+        self.result_step = best
+        self._reporter.note(f"Step {best} has the lowest validation loss: it is the result.")
 
     def summary(self) -> dict[str, Any]:
+        """`best_step` is the step whose weights are the result."""
         return {
-            "best_step": self.best_step or self.step,
+            "best_step": self.result_step,
             "stopped_early": self.stopped_early,
             "learned_tokens": self._trainer.learned_seen,
             "seconds": round(self._clock.spent_s, 1),
