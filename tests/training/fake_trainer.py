@@ -1,12 +1,13 @@
 """Plays `python -m noria.training`: files are prepared by the real code, a training is a few lines on standard output.
 
 The job's seed says what happens: 7 is slow, 13 is out of memory once, 14 is killed once after its checkpoint, 15 diverges,
-16 is killed each time. Checkpoints, the lock, SIGTERM and the exit codes are as the real one has them.
+16 is killed each time, 17 is slow and takes two seconds to save, 18 prepares and exports slowly. Checkpoints, the lock, SIGTERM and the exit codes are as the real one has them.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -41,10 +42,11 @@ def train(folder: Path, reporter: Reporter) -> int:
     reporter.send(type="started", step=step, steps=STEPS, device="cpu", precision="f32")
     while step < STEPS:
         if stopping:
+            time.sleep(2.0 if plan.seed == 17 else 0.0)
             write_json(state, {"step": step})
             reporter.send(type="stopped", step=step)
             return 3
-        time.sleep(0.8 if plan.seed == 7 else 0.01)
+        time.sleep(0.8 if plan.seed in {7, 17} else 0.01)
         step += 1
         reporter.send(type="metrics", step=step, data={"step": step, "train_loss": 2.0 / step, "tokens_per_s": 100.0})
         if step == 2:
@@ -69,6 +71,14 @@ def main() -> int:
     reporter = Reporter()
     _die_with_server()
     _only_one(folder)
+    if action in {"prepare", "export"} and Plan.read(folder).seed == 18:
+        (folder / f"{action}.begun").touch()
+        if action == "prepare":
+            signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2.0), os._exit(143)))
+        time.sleep(3.0)
+    if action == "export":
+        shutil.copytree(Plan.read(folder).model_folder, folder / "prepared")
+        return 0
     if action == "prepare":
         from noria.training.worker._prepare import prepare
 

@@ -31,6 +31,8 @@ MOST_FAILURES = 3
 STOP_GRACE_S = 8.0
 SHUTDOWN_GRACE_S = 4.0
 LEAST_MICRO_TOKENS = 64
+DONE, BAD_FILES, STOPPED, OUT_OF_MEMORY = 0, 2, 3, 4
+"""Exit codes of the training process."""
 
 
 class Failed(Exception):
@@ -122,10 +124,20 @@ class Run:
                 await asyncio.shield(self._process.stop(SHUTDOWN_GRACE_S))
 
     async def pause(self) -> None:
-        """Stops the training within seconds; `gate` opens again to go on."""
+        """Stops the training within seconds; `gate` opens again to go on, also before it has stopped."""
         self.gate.clear()
-        if self._process is not None:
+        await self._stop_if_paused()
+
+    async def _stop_if_paused(self) -> None:
+        # An export is short and keeps nothing to go on from: it is let end.
+        if not self.gate.is_set() and self._process is not None and self._process.action != "export":
             await self._process.stop(STOP_GRACE_S)
+
+    def _was_stopped(self, code: int) -> bool:
+        """Whether a process ended because it was asked to, by us or by who stops the whole server: then it is run again. The gate
+        cannot say that: it may be open again by now."""
+        asked = self._process is not None and self._process.asked_to_stop
+        return code == STOPPED or (asked and code not in {DONE, BAD_FILES})
 
     async def _prepared(self, row: TuningJob) -> None:
         """The files are here, checked and tokenised."""
@@ -155,15 +167,13 @@ class Run:
             max_minutes=options.max_minutes,
             validation=row.validation_file is not None,
         ).write(self._folder)
-        code = await self._run("prepare")
-        while not self.gate.is_set():  # paused meanwhile
+        while self._was_stopped(code := await self._run("prepare")):
             await self.gate.wait()
             self._listener.problems.clear()
-            code = await self._run("prepare")
         if self._listener.problems:
             param = self._listener.problems[0].split(",")[0].split(":")[0]
             raise Failed(f"invalid_{param}", " ".join(self._listener.problems[:3]), param)
-        if code != 0:
+        if code != DONE:
             raise self._why(code, "The files could not be prepared")
         await self._warn_about_data()
         await self._records.say(self._id, "Files validated, moving job to queued state")
@@ -241,10 +251,10 @@ class Run:
         await asyncio.to_thread(plan.write, self._folder)
         await self._records.update(self._id, unless=ENDED | {"paused"}, status="running")
         process_code = await self._run("train")
-        if self._listener.done or not self.gate.is_set():
+        if self._listener.done or self._was_stopped(process_code):
             return
         assert plan.hyper is not None
-        out_of_memory = process_code == 4 or (self._process is not None and self._process.over_memory)
+        out_of_memory = process_code == OUT_OF_MEMORY or (self._process is not None and self._process.over_memory)
         killed = process_code < 0 or process_code in {75, 137}
         failure = self._why(process_code, "The training ended before it was done")
         attempts.failures += 1
@@ -273,7 +283,7 @@ class Run:
     async def _export(self) -> None:
         """A fully trained model is made ready for the engine."""
         code = await self._run("export")
-        if code != 0:
+        if code != DONE:
             raise self._why(code, "The trained model could not be prepared for the engine")
 
     async def _run(self, action: Action) -> int:
@@ -282,6 +292,7 @@ class Run:
         shop = self._shop
         launch = Launch(shop.settings.train_command, shop.threads, shop.memory_mb, shop.settings.cache / "compiled")
         self._process = await TrainingProcess.start(action, self._folder, launch)
+        await self._stop_if_paused()  # who paused while it started found nothing to stop
         try:
             async with contextlib.aclosing(self._process.reports()) as reports:
                 async for report in reports:

@@ -40,10 +40,11 @@ class Launch:
 class TrainingProcess:
     """One run of `python -m noria.training`, or of the command that a setting names instead of it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path, memory_mb: int) -> None:
-        self._process, self.log, self._memory_mb = process, log, memory_mb
+    def __init__(self, process: asyncio.subprocess.Process, action: Action, log: Path, memory_mb: int) -> None:
+        self._process, self.action, self.log, self._memory_mb = process, action, log, memory_mb
         self.peak_mb = 0.0
         self.over_memory = False
+        self.asked_to_stop = False
 
     @classmethod
     async def start(cls, action: Action, folder: Path, launch: Launch) -> TrainingProcess:
@@ -66,7 +67,7 @@ class TrainingProcess:
                 raise ConfigurationError(
                     f"train_command = {launch.command!r} cannot be run: {error}.", param="train_command"
                 ) from None
-        return cls(process, log, launch.memory_mb)
+        return cls(process, action, log, launch.memory_mb)
 
     @property
     def pid(self) -> int:
@@ -101,6 +102,7 @@ class TrainingProcess:
     async def stop(self, grace_s: float) -> None:
         """Asks it to save and end; kills it when it does not within `grace_s`."""
         if self._process.returncode is None:
+            self.asked_to_stop = True
             self._signal(signal.SIGTERM)
             try:
                 await asyncio.wait_for(self._process.wait(), grace_s)
