@@ -11,12 +11,15 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, delete, select, text
 
+import noria.store
 from noria.errors import InvalidRequest, Unavailable
 from noria.store import DEFAULT_PROJECT, Base, Cursor, Database, DatasetVersion, File, Job, new_id, page, sync_url
 
@@ -218,6 +221,27 @@ async def test_migrations_make_what_the_models_say(database: Database) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_feedback_from_before_changes_were_noted_counts_as_unchanged(url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(noria.store.__file__).parent / "migrations"))
+    config.set_main_option("sqlalchemy.url", sync_url(url).replace("%", "%%"))
+    command.upgrade(config, "0003")
+    engine = create_engine(sync_url(url))
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO project (id, name, created_at) VALUES ('{DEFAULT_PROJECT}', 'x', 1)"))
+        connection.execute(
+            text(
+                "INSERT INTO feedback (id, project_id, target_kind, target_id, source, meta, created_at) "
+                f"VALUES ('fb_1', '{DEFAULT_PROJECT}', 'trace', 't', 'api', '{{}}', 7)"
+            )
+        )
+    command.upgrade(config, "head")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT updated_at FROM feedback")).scalar() == 7
+    command.downgrade(config, "0003")
     engine.dispose()
 
 

@@ -44,7 +44,10 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackFilter:
-    """Which feedback; every condition given must hold. Times are Unix seconds, `since` included, `until` not."""
+    """Which feedback; every condition given must hold.
+
+    Times are Unix seconds, `since` included, `until` not: of when it was given, or where `apply` says so, last changed.
+    """
 
     target: str | None = None
     trace_id: str | None = None
@@ -57,7 +60,8 @@ class FeedbackFilter:
     since: float | None = None
     until: float | None = None
 
-    def apply(self, query: Any, project_id: str) -> Any:
+    def apply(self, query: Any, project_id: str, *, by: Literal["created_at", "updated_at"] = "created_at") -> Any:
+        at = getattr(Feedback, by)
         query = query.where(Feedback.project_id == project_id)
         equal = {"target_id": self.target, "trace_id": self.trace_id, "label": self.label}
         equal |= {"author": self.author, "source": self.source}
@@ -71,8 +75,8 @@ class FeedbackFilter:
         if self.corrected is not None:
             query = query.where(Feedback.correction.is_not(None) if self.corrected else Feedback.correction.is_(None))
         if self.since is not None:
-            query = query.where(Feedback.created_at >= self.since)
-        return query if self.until is None else query.where(Feedback.created_at < self.until)
+            query = query.where(at >= self.since)
+        return query if self.until is None else query.where(at < self.until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,7 @@ class FeedbackStore:
                 raise NotFound(f"No feedback {feedback_id!r}.", param="feedback_id")
             for name, value in changes.items():
                 setattr(row, "meta" if name == "metadata" else name, _RATINGS.get(value) if name == "rating" else value)
+            row.updated_at = int(time.time())
             if all(getattr(row, name) in (None, "") for name in _SAID):
                 raise InvalidRequest("The feedback would say nothing.", hint="Delete it instead.")
         return row
@@ -229,6 +234,7 @@ class FeedbackStore:
 
 
 def _row(project_id: str, found: Found, opinion: Opinion) -> Feedback:
+    now = int(time.time())
     return Feedback(
         id=new_id("fb_"),
         project_id=project_id,
@@ -246,5 +252,6 @@ def _row(project_id: str, found: Found, opinion: Opinion) -> Feedback:
         source=opinion.source,
         external_id=opinion.external_id,
         meta=dict(opinion.metadata),
-        created_at=int(time.time()),
+        created_at=now,
+        updated_at=now,
     )

@@ -88,6 +88,7 @@ def show_feedback(row: Feedback) -> dict[str, Any]:
         "external_id": row.external_id,
         "metadata": row.meta,
         "created_at": row.created_at,
+        "updated_at": row.updated_at,
     }
 
 

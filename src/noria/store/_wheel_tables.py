@@ -36,7 +36,7 @@ __all__ = [
 
 
 class Feedback(Base):
-    """What somebody said of an answer. `external_id` makes an import idempotent."""
+    """What somebody said of an answer. `external_id` makes an import idempotent. `updated_at` is when it was last changed."""
 
     __tablename__ = "feedback"
     __table_args__ = (UniqueConstraint("project_id", "external_id"),)
@@ -57,6 +57,7 @@ class Feedback(Base):
     external_id: Mapped[str | None] = mapped_column(String(256))
     meta: Mapped[dict[str, Any]]
     created_at: Mapped[int] = mapped_column(BigInteger, default=now, index=True)
+    updated_at: Mapped[int] = mapped_column(BigInteger, default=now, index=True)
 
 
 class Dataset(Base):
@@ -112,7 +113,10 @@ class DatasetRow(Base):
 
 
 class RowSource(Base):
-    """Where a row came from. A row may have several sources: it is erased when one of them is deleted."""
+    """Where a row came from. A row may have several sources: it is erased when one of them is deleted.
+
+    One that was `withdrawn` says something else by now; it stays, since earlier versions hold what it said.
+    """
 
     __tablename__ = "row_source"
     id: Mapped[int] = mapped_column(BIG_ID, primary_key=True, autoincrement=True)
@@ -125,6 +129,7 @@ class RowSource(Base):
     completion_id: Mapped[str | None] = mapped_column(String(64), index=True)
     file_id: Mapped[str | None] = mapped_column(String(64), index=True)
     staged: Mapped[str | None] = mapped_column(String(64), index=True)
+    withdrawn: Mapped[bool] = mapped_column(Boolean, default=False)
 
 
 class DatasetFinding(Base):

@@ -104,7 +104,8 @@ class Wheels:
         data = {
             "base": max(shares, key=lambda model: shares[model]),
             "models": await self._models(wheel, spec, list(shares)),
-            "since": collected.data["until"] if collected else None,
+            # One second twice: what was stored in it after it was looked at would never be collected.
+            "since": collected.data["until"] - 1 if collected else None,
             "until": int(time.time()) + 1,
             "trained_version": trained.data["split"]["version"] if trained else 0,
             "dataset_id": wheel.dataset_id,

@@ -1,6 +1,7 @@
 """Rows out of what has happened: feedback, traces, stored completions. Provenance goes with every row.
 
-What feedback means for a row is decided by `judge`, from all that was said of one answer.
+What feedback means for a row is decided by `judge`, from all that was said of one answer. What is said anew replaces what earlier
+collections made of the same answer.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from sqlalchemy import func, or_, select
 from noria.errors import InvalidRequest
 from noria.evals._answers import Answer, answer_in, answer_of_completion, read_judged
 from noria.evals._feedback import FeedbackFilter
-from noria.store import Completion, Database, Feedback
+from noria.store import Completion, Database, Dataset, DatasetRow, Feedback, RowSource
 from noria.tracing import TraceFilter, TraceStore
 
-from ._content import NewRow, Source, answer_key, check_content, clean_message
+from ._content import NewRow, Source, answer_key, check_content, clean_message, row_id_of
 from ._progress import Report, Told
-from ._versions import Staging, Versions
+from ._versions import Staging, Versions, alive
 
 __all__ = ["Collector", "CompletionFilter", "Expect", "FeedbackPolicy", "judge"]
 
@@ -120,6 +121,18 @@ class _Case:
     sources: tuple[Source, ...]
     said: list[Feedback]
 
+    def of(self, known: Sequence[RowSource]) -> list[RowSource]:
+        """Those sources that are this answer, or something said of it."""
+        first, said = self.sources[0], {source.feedback_id for source in self.sources}
+        call = (first.trace_id, self.answer.span_id or first.span_id)
+        return [
+            source
+            for source in known
+            if source.feedback_id in said
+            or (source.completion_id is not None and source.completion_id == first.completion_id)
+            or (source.trace_id is not None and (source.trace_id, source.span_id) == call)
+        ]
+
 
 class Collector:
     """Stages rows. `gate` is held from reading a piece to staging it, so that a deletion in between is not undone."""
@@ -135,7 +148,8 @@ class Collector:
         last, seen = "", set[str]()
         while True:
             async with self._gate:
-                query = wanted.apply(select(Feedback), project_id).where(Feedback.id > last).order_by(Feedback.id).limit(_PAGE)
+                query = wanted.apply(select(Feedback), project_id, by="updated_at").where(Feedback.id > last)
+                query = query.order_by(Feedback.id).limit(_PAGE)
                 async with self._database.read() as session:
                     page = list(await session.scalars(query))
                 if not page:
@@ -143,13 +157,60 @@ class Collector:
                 last = page[-1].id
                 report.considered += len(page)
                 cases = await self._cases(project_id, page, wanted, seen, report)
-                rows = [row for case in cases if (row := self._judged(case, policy, report)) is not None]
+                covered = [case for case in cases if policy.covers(case.answer)]
+                if other := len(cases) - len(covered):
+                    report.skipped["other_traffic"] += other
+                judged = [(case, self._judged(case, policy, report)) for case in covered]
+                rows = await self._replacing(staging, judged, wanted, report)
                 await self._versions.stage(staging, rows)
             await told(report)
 
-    async def count_feedback(self, project_id: str, wanted: FeedbackFilter) -> int:
+    async def _replacing(
+        self, staging: Staging, judged: Sequence[tuple[_Case, NewRow | None]], wanted: FeedbackFilter, report: Report
+    ) -> list[NewRow]:
+        """The rows to stage. What was made of the same answers and differs is withdrawn.
+
+        A row that is not there although all that is said of its answer was collected was taken out or edited by curation or a
+        person: a collection of what is new does not bring it back, and none brings it beside its edited self.
+        """
+        known, answered = await self._made_before(staging.dataset, [case for case, _ in judged])
+        rows: list[NewRow] = []
+        for case, row in judged:
+            mine, row_id = case.of(known), row_id_of(row.content) if row else None
+            others = [source for source in mine if source.row_id != row_id]
+            noted = {source.feedback_id for source in mine if source.row_id == row_id}
+            is_out = row_id not in answered and all(each.feedback_id in noted for each in case.sources)
+            if row and is_out and (wanted.since is not None or any(source.row_id in answered for source in others)):
+                report.skipped["taken_out"] += 1
+                continue
+            # Feedback that makes no row takes back what feedback made; rows of traces that nobody judged stay.
+            staging.withdrawn.update(
+                source.id for source in others if source.feedback_id or (row is not None and source.row_id in answered)
+            )
+            if row is not None:
+                rows.append(row)
+        return rows
+
+    async def _made_before(self, dataset: Dataset, cases: Sequence[_Case]) -> tuple[list[RowSource], set[str]]:
+        """The sources that stand for these answers, and which of their rows the newest version holds with an answer."""
+        trace_ids = {source.trace_id for case in cases for source in case.sources if source.trace_id}
+        completion_ids = {source.completion_id for case in cases for source in case.sources if source.completion_id}
+        about = or_(RowSource.trace_id.in_(trace_ids), RowSource.completion_id.in_(completion_ids))
+        query = select(RowSource).where(
+            RowSource.dataset_id == dataset.id, RowSource.staged.is_(None), RowSource.withdrawn.is_(False), about
+        )
+        answer = or_(*(DatasetRow.content[name]["role"].as_string().is_not(None) for name in ("expected", "chosen")))
         async with self._database.read() as session:
-            return await session.scalar(wanted.apply(select(func.count(Feedback.id)), project_id)) or 0
+            known = list(await session.scalars(query))
+            ids = {source.row_id for source in known}
+            held = select(DatasetRow.row_id).where(DatasetRow.dataset_id == dataset.id, DatasetRow.row_id.in_(ids))
+            answered = set(await session.scalars(held.where(alive(dataset.head), answer)))
+        return known, answered
+
+    async def count_feedback(self, project_id: str, wanted: FeedbackFilter) -> int:
+        query = wanted.apply(select(func.count(Feedback.id)), project_id, by="updated_at")
+        async with self._database.read() as session:
+            return await session.scalar(query) or 0
 
     async def _cases(
         self, project_id: str, page: list[Feedback], wanted: FeedbackFilter, seen: set[str], report: Report
@@ -162,7 +223,7 @@ class Collector:
         everything = replace(wanted, since=None)  # what was said earlier of the same answers counts too
         trace_ids = {row.trace_id for row in page if row.trace_id}
         about = or_(Feedback.trace_id.in_(trace_ids), Feedback.target_id.in_({row.target_id for row in page}))
-        query = everything.apply(select(Feedback), project_id).where(about).order_by(Feedback.id)
+        query = everything.apply(select(Feedback), project_id, by="updated_at").where(about).order_by(Feedback.id)
         async with self._database.read() as session:
             found = list(await session.scalars(query))
         said: dict[str, list[Feedback]] = {key: [] for key in keys}
@@ -177,13 +238,11 @@ class Collector:
             if isinstance(answer, str):
                 report.skipped[answer] += 1
                 continue
-            cases.append(_Case(answer, tuple(_source(row, completion) for row in rows), rows))
+            newest_last = sorted(rows, key=lambda row: (row.updated_at, row.id))
+            cases.append(_Case(answer, tuple(_source(row, completion) for row in rows), newest_last))
         return cases
 
     def _judged(self, case: _Case, policy: FeedbackPolicy, report: Report) -> NewRow | None:
-        if not policy.covers(case.answer):
-            report.skipped["other_traffic"] += 1
-            return None
         found = judge(case.said, case.answer, policy)
         if isinstance(found, str):
             report.skipped[found] += 1

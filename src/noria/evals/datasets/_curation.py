@@ -67,9 +67,11 @@ class Digest:
     shown: str
     size: int
     personal: tuple[str, ...]
+    weight: int = 1
+    """How many have said what the row says: equal answers are one row."""
 
 
-def digest_of(row: Row, policy: CurationPolicy) -> Digest:
+def digest_of(row: Row, policy: CurationPolicy, weight: int = 1) -> Digest:
     content = row.content
     asked = last_user_text(content["messages"])
     personal: Counter[str] = Counter()
@@ -86,6 +88,7 @@ def digest_of(row: Row, policy: CurationPolicy) -> Digest:
         shown=" ".join(asked.split())[:_SHOWN],
         size=sum(map(len, _texts(content))),
         personal=tuple(f"{kind} × {count}" if count > 1 else kind for kind, count in personal.items()),
+        weight=weight,
     )
 
 
@@ -130,9 +133,11 @@ def _groups(rows: Sequence[Digest], key: Callable[[Digest], Any]) -> Iterator[li
 
 
 def _contradictions(rows: Sequence[Digest]) -> Iterator[Finding]:
-    """The same input with different answers. What the majority says stays; without one, all go."""
+    """The same input with different answers. What most have said stays, whatever the number of rows; at a tie all go."""
     for same in _groups([row for row in rows if row.answer is not None], lambda row: row.conversation):
-        answers = Counter(row.answer or "" for row in same)
+        answers = Counter[str]()
+        for row in same:
+            answers[row.answer or ""] += row.weight
         if len(answers) > 1:
             (first, most), (_, second) = answers.most_common(2)
             keep = first if most > second else None

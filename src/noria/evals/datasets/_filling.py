@@ -91,6 +91,7 @@ class Filler:
             await asyncio.shield(self._versions.discard(staging.tag))
             raise
         report.version, report.added, report.duplicates = published.version, published.added, published.duplicates
+        report.removed = published.removed
         return report
 
     async def _made_by(self, dataset: Dataset, job_id: str) -> DatasetVersion | None:

@@ -61,7 +61,8 @@ class Findings:
         """Looks at a version and keeps what is found; what the policy accepts is applied."""
         rows: list[Digest] = []
         async for batch in self._versions.batches(dataset.id, number):
-            rows += await asyncio.to_thread(_digests, batch, policy)
+            weights = await self._versions.weigh(dataset.id, batch) if "contradiction" in policy.kinds else {}
+            rows += await asyncio.to_thread(_digests, batch, policy, weights)
             report.considered = len(rows)
             await told(report)
         found = await asyncio.to_thread(find, rows, policy)
@@ -155,8 +156,8 @@ class Findings:
             return len((await session.execute(statement.execution_options(**PLAIN))).all())
 
 
-def _digests(batch: Sequence[Row], policy: CurationPolicy) -> list[Digest]:
-    return [digest_of(row, policy) for row in batch]
+def _digests(batch: Sequence[Row], policy: CurationPolicy, weights: Mapping[str, int]) -> list[Digest]:
+    return [digest_of(row, policy, weights.get(row.row_id, 1)) for row in batch]
 
 
 def _key(finding: Finding) -> str:

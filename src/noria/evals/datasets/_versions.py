@@ -2,6 +2,7 @@
 
 Versions are numbered from 1 and form a line. A row is there once or not at all in each: adding it again adds only what is new
 about where it came from. Staging keeps the writer's lock short: a large import does not hold up stored completions.
+A source that no longer stands for its row is withdrawn, not deleted: earlier versions hold the row, and a deletion must find it.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class Staging:
     given: int = 0
     sums: dict[str, int] = field(default_factory=dict[str, int])
     """The digests of the staged rows, by id."""
+    withdrawn: set[int] = field(default_factory=set[int])
+    """Sources that stand for their rows no more; a row without any other goes."""
 
 
 _T = TypeVar("_T")
@@ -141,7 +144,8 @@ class Versions:
         async with self._database.write() as session:
             dataset = await _locked(session, staging.dataset.id)
             number = dataset.head + 1
-            gone = await self._remove(session, dataset, number, remove)
+            unsaid = await self._withdraw(session, dataset, staging)
+            gone = await self._remove(session, dataset, number, {*remove, *unsaid})
             known = await self._drop_known(session, dataset, staging)
             added = [value for row_id, value in staging.sums.items() if row_id not in known]
             await _settle(session, staging, number)
@@ -158,6 +162,19 @@ class Versions:
             gone += list(await session.scalars(select(DatasetRow.row_id).where(here)))
             await session.execute(update(DatasetRow).where(here).values(removed_in=number).execution_options(**PLAIN))
         return gone
+
+    async def _withdraw(self, session: AsyncSession, dataset: Dataset, staging: Staging) -> set[str]:
+        """Withdraws the sources that the staging names; the rows that have no others."""
+        touched: set[str] = set()
+        for chunk in chunks(sorted(staging.withdrawn), _CHUNK):
+            here = and_(RowSource.id.in_(chunk), RowSource.dataset_id == dataset.id)
+            touched |= set(await session.scalars(select(RowSource.row_id).where(here)))
+            await session.execute(update(RowSource).where(here).values(withdrawn=True).execution_options(**PLAIN))
+        for chunk in chunks(sorted(touched), _CHUNK):
+            mine = or_(RowSource.staged.is_(None), RowSource.staged == staging.tag)
+            here = and_(RowSource.dataset_id == dataset.id, RowSource.row_id.in_(chunk), RowSource.withdrawn.is_(False), mine)
+            touched -= set(await session.scalars(select(RowSource.row_id).where(here)))
+        return touched
 
     async def _drop_known(self, session: AsyncSession, dataset: Dataset, staging: Staging) -> set[str]:
         """Staged rows that are in the head already go; their sources stay."""
@@ -200,6 +217,23 @@ class Versions:
             last = found[-1][0]
             if len(found) < _CHUNK:
                 return
+
+    async def weigh(self, dataset_id: str, rows: Sequence[Row]) -> dict[str, int]:
+        """How many distinct sources stand for each row, by id; rows without sources are left out."""
+        # What was said counts each time; whatever else is known of one trace is one source.
+        source = func.coalesce(RowSource.feedback_id, RowSource.trace_id, RowSource.completion_id, RowSource.file_id)
+        found: dict[str, int] = {}
+        for chunk in chunks([row.row_id for row in rows], _CHUNK):
+            query = select(RowSource.row_id, func.count(source.distinct())).where(
+                RowSource.dataset_id == dataset_id,
+                RowSource.row_id.in_(chunk),
+                RowSource.staged.is_(None),
+                RowSource.withdrawn.is_(False),
+            )
+            async with self._database.read() as session:
+                counted: Any = await session.execute(query.group_by(RowSource.row_id))
+                found |= {row_id: count for row_id, count in counted if count}
+        return found
 
     async def sweep(self) -> None:
         """Takes back what processes that were killed had staged; jobs stage anew."""
@@ -244,7 +278,7 @@ def _prepare(staging: Staging, rows: Iterable[NewRow]) -> _Made:
             made.rows.append({**own, "split": split, "content": row.content, "added_in": _UNPUBLISHED})
         for source in dict.fromkeys(row.sources):
             ids = {name: getattr(source, name) for name in _SOURCE_COLUMNS}
-            made.sources.append({**own, "project_id": dataset.project_id, **ids})
+            made.sources.append({**own, "project_id": dataset.project_id, "withdrawn": False, **ids})
     return made
 
 
@@ -264,14 +298,18 @@ async def _settle(session: AsyncSession, staging: Staging, number: int) -> None:
     other = aliased(RowSource)
     # Compared as texts: SQLite would look the many NULLs up in an index of one column, and not the few sources of the row.
     same = [func.coalesce(getattr(other, name), "") == func.coalesce(getattr(RowSource, name), "") for name in _SOURCE_COLUMNS]
-    known = select(other.id).where(
+    twin = select(other.id).where(
         other.row_id == RowSource.row_id,
         func.coalesce(other.dataset_id, "") == RowSource.dataset_id,
-        func.coalesce(other.staged, "") == "",
         *same,
     )
-    mine = RowSource.staged == staging.tag
-    await session.execute(delete(RowSource).where(mine, known.exists()).execution_options(**PLAIN))
+    mine, tag = RowSource.staged == staging.tag, func.coalesce(other.staged, "")
+    standing = twin.where(tag == "", other.withdrawn.is_(False))
+    await session.execute(delete(RowSource).where(mine, standing.exists()).execution_options(**PLAIN))
+    # Found once more, a source that was withdrawn stands again.
+    rows = RowSource.row_id.in_(select(other.row_id).where(other.staged == staging.tag))
+    again = and_(rows, RowSource.withdrawn.is_(True), twin.where(tag == staging.tag).exists())
+    await session.execute(delete(RowSource).where(again).execution_options(**PLAIN))
     await session.execute(update(RowSource).where(mine).values(staged=None).execution_options(**PLAIN))
 
 
