@@ -151,6 +151,19 @@ def test_files_are_imported_once(server: NoriaServer, client: httpx.Client) -> N
     assert client.post(f"{PATH}/import", files={"file": ("f.jsonl", jsonl.encode())}).json()["added"] == 3
 
 
+def test_a_line_whose_metadata_cannot_be_read_is_one_problem(server: NoriaServer, client: httpx.Client) -> None:
+    answer, _ = ask(server)
+    deep = '{""a"":' + "[" * 300 + "]" * 300 + "}"
+    cells = ["{oops", '"{""page"": 1}"', "plain", f'"{deep}"', ""]
+    lines = ["completion_id,rating,metadata", *(f"{answer},up,{cell}" for cell in cells)]
+    reply = client.post(f"{PATH}/import", files={"file": ("f.csv", "\n".join(lines).encode())})
+    assert reply.status_code == 200, reply.text
+    report = reply.json()
+    assert (report["lines"], report["added"], report["failed"]) == (5, 2, 3)
+    assert [error["line"] for error in report["errors"]] == [2, 4, 5]
+    assert all("metadata" in error["message"] for error in report["errors"])
+
+
 def test_a_long_import_is_a_job(server: NoriaServer, client: httpx.Client) -> None:
     answer, _ = ask(server)
     lines = [json.dumps({"target": answer, "rating": "up", "comment": "x" * 100, "author": "long"}) for _ in range(2500)]

@@ -107,10 +107,7 @@ def read_opinion(record: Mapping[str, Any], external_id: str) -> tuple[Target, O
         raise InvalidRequest("The line names no target.", param="target", hint=f"Give one of {', '.join(_TARGETS)}.")
     # A table of traces may carry both ids; the more telling one is meant.
     target = parse_target(named[-1], str(given.get("span_id") or "") or None)
-    own = given.get("metadata") or {}
-    metadata = orjson.loads(own) if isinstance(own, str) and own.startswith("{") else own
-    if not isinstance(metadata, dict):
-        raise InvalidRequest("metadata must be an object.", param="metadata")
+    metadata = _metadata(given.get("metadata"))
     extra = {key: value for key, value in given.items() if key not in _OWN}
     opinion = Opinion(
         rating=_rating(given.get("rating")),
@@ -121,10 +118,22 @@ def read_opinion(record: Mapping[str, Any], external_id: str) -> tuple[Target, O
         author=_short(given, "author"),
         external_id=_short(given, "external_id") or external_id,
         source="import",
-        metadata={**extra, **cast("dict[str, Any]", metadata)},
+        metadata={**extra, **metadata},
     )
     check_opinion(opinion)
     return target, opinion
+
+
+def _metadata(given: Any) -> dict[str, Any]:
+    """An object, or its JSON as a cell of a table holds it."""
+    try:
+        found = orjson.loads(given) if isinstance(given, str) else given or {}
+        orjson.dumps(found)  # what nests more deeply than can be shown is not kept
+    except (orjson.JSONDecodeError, TypeError) as error:
+        raise InvalidRequest(f"metadata is not JSON that can be kept: {error}.", param="metadata") from None
+    if not isinstance(found, dict):
+        raise InvalidRequest("metadata must be an object.", param="metadata")
+    return cast("dict[str, Any]", found)
 
 
 def _short(given: Mapping[str, Any], name: str) -> str | None:
