@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import sqlite3
 import time
 from typing import Any
@@ -168,6 +169,52 @@ def test_preferences_are_prepared_as_pairs(played: NoriaServer) -> None:
     assert job.model_dump()["noria"]["resolved"]["beta"] == 0.1
     job = until(client, create(client, content).id, ENDED)
     assert job.error is not None and "preference row" in job.error.message
+
+
+def marks(server: NoriaServer, job_id: str) -> dict[str, list[dict[str, Any]]]:
+    """What the models of a job have learned from that is gone, by model."""
+    with sqlite3.connect(server.home / "noria.db", timeout=30) as database:
+        found = database.execute("SELECT id, marks FROM tuned_model WHERE tuning_job_id = ?", (job_id,))
+        return {model: json.loads(text) for model, text in found}
+
+
+def test_a_model_is_marked_for_what_was_deleted_while_it_was_trained(played: NoriaServer) -> None:
+    client = played.openai()
+    traces: list[str] = []
+    with played.client() as http:
+        for number in range(3):
+            asked = [{"role": "user", "content": f"question {number}"}]
+            reply = http.post("/v1/chat/completions", json={"model": "scripted", "messages": asked, "store": True})
+            traces.append(reply.headers["x-noria-trace-id"])
+            said = {"target": traces[-1], "correction": f"right {number}", "author": "marked"}
+            http.post("/v1/noria/feedback", json=said).raise_for_status()
+        datasets = "/v1/noria/datasets"
+        made = http.post(datasets, json={"name": "marked", "validation_share": 0, "test_share": 0}).json()
+        assert http.post(f"{datasets}/marked/collect", json={"feedback": {"author": "marked"}}).json()["added"] == 3
+        file = http.post(f"{datasets}/marked/export", json={"format": "openai", "split": "train"}).json()["id"]
+        job = client.fine_tuning.jobs.create(model="tiny", training_file=file, seed=7)  # seed 7: some seconds
+        until(client, job.id, {"running"})
+        while not marks(played, job.id):  # its checkpoint
+            assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
+            time.sleep(0.05)
+        assert http.delete(f"/v1/noria/traces/{traces[0]}").status_code == 200
+        assert http.get(f"/v1/files/{file}/content").status_code == 404
+        job = until(client, job.id, ENDED)
+        found = marks(played, job.id)
+        assert job.fine_tuned_model in found and len(found) == 2
+        assert {mark["dataset_id"] for model in found.values() for mark in model} == {made["id"]}
+        assert [len(model) for model in found.values()] == [1, 1], "the checkpoint by the deletion, the model when it was made"
+        assert found[job.fine_tuned_model][0].keys() == found[f"{job.fine_tuned_model}:ckpt-step-2"][0].keys()
+
+        # What goes on from a marked model has learned the same.
+        later = client.fine_tuning.jobs.create(model=job.fine_tuned_model, training_file=upload(client, chats(4)), seed=1)
+        later = until(client, later.id, ENDED)
+        assert later.status == "succeeded", later.error
+        assert set(map(len, marks(played, later.id).values())) == {1}
+        # And it is marked for what is deleted later still, as its parent is.
+        assert http.delete(f"/v1/noria/traces/{traces[1]}").status_code == 200
+        for each in (job.id, later.id):
+            assert all(traces[1] in model[-1]["ids"] for model in marks(played, each).values())
 
 
 @pytest.mark.parametrize(

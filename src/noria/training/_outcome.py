@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from noria.errors import InvalidRequest, NoriaError, Unavailable
 from noria.models import Hub, ModelCard, tuned_card
 from noria.store import Blobs, Database, File, TunedModel, TuningCheckpoint, TuningJob
@@ -132,6 +135,12 @@ class Outcome:
         title = f"{base.title or base.id}, {row.suffix or 'tuned'}"
         card = tuned_card(base, name, adapter=place, title=title) if lora else tuned_card(base, name, folder=place, title=title)
         hyper = plan.hyper
+        facts = dict(detail)
+        if hyper is not None:
+            facts |= {"lora_rank": hyper.lora_rank, "lora_alpha": hyper.lora_alpha, "step": detail.get("step")}
+        if row.model != plan.base_model:
+            facts["parent"] = row.model
+        sha256 = await asyncio.to_thread(_digest, final)
         async with self._database.write() as session:
             known = await session.get(TunedModel, (row.project_id, name))
             if known is None:
@@ -143,16 +152,9 @@ class Outcome:
                         kind=plan.kind,
                         tuning_job_id=row.id,
                         folder=place,
-                        sha256=await asyncio.to_thread(_digest, final),
-                        detail={
-                            **detail,
-                            "lora_rank": hyper.lora_rank,
-                            "lora_alpha": hyper.lora_alpha,
-                            "step": detail.get("step"),
-                        }
-                        if hyper
-                        else detail,
-                        marks=[],
+                        sha256=sha256,
+                        detail=facts,
+                        marks=await _marks(session, row),
                     )
                 )
         await self._shop.hub.catalogue.add(card, row.project_id)
@@ -174,6 +176,25 @@ class Outcome:
                 )
                 await session.merge(file)
         return file.id
+
+
+async def _marks(session: AsyncSession, row: TuningJob) -> list[Any]:
+    """What a new model of a job has learned from that was deleted since: rows of its files, and its parent's own marks.
+
+    A deletion marks the models that are there; one made later finds it in the files alone, which no longer say what of theirs it
+    was.
+    """
+    parent = await session.get(TunedModel, (row.project_id, row.model))
+    ids = [file_id for file_id in (row.training_file, row.validation_file) if file_id is not None]
+    # Locked in one order: a deletion under way is either seen here, or sees the model.
+    query = select(File).where(File.id.in_(ids)).order_by(File.id).with_for_update()
+    marks = list(parent.marks) if parent is not None else []
+    for file in await session.scalars(query):
+        origin = file.origin or {}
+        if "erased_at" in origin and "dataset_deleted" not in origin:
+            mark = {"kind": "file", "ids": [file.id], "count": 1}
+            marks.append(mark | {"dataset_id": origin["dataset_id"], "at": origin["erased_at"]})
+    return marks
 
 
 def _install(made: Path, final: Path) -> None:
