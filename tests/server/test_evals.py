@@ -280,6 +280,38 @@ def test_a_wrong_run_is_refused_by_name(home: NoriaServer, change: dict[str, Any
     assert said in reply.json()["error"]["message"]
 
 
+def test_a_run_that_needs_a_sandbox_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    python = {"type": "python", "name": "py", "source": "def grade(sample, item):\n    return 1"}
+    nested = {"type": "multi", "name": "both", "graders": {"py": python}, "calculate_output": "py"}
+    with running_server(tmp_path, PATH="/nowhere") as server, server.client() as http:
+        for criterion in (python, nested):
+            made = http.post("/v1/evals", json={"data_source_config": CONFIG, "testing_criteria": [criterion]}).json()
+            data = {"type": "completions", "model": "scripted", "input_messages": ASK, "source": rows(("a", "b"))}
+            reply = http.post(f"/v1/evals/{made['id']}/runs", json={"data_source": data})
+            assert reply.status_code == 501, reply.text
+            assert reply.json()["error"]["code"] == "missing_bubblewrap"
+            assert "apt install bubblewrap" in reply.text
+            assert http.get(f"/v1/evals/{made['id']}/runs").json()["data"] == []
+
+
+def test_a_preference_row_of_a_dataset_has_both_answers(client: openai.OpenAI, home: NoriaServer) -> None:
+    pair = {"messages": [{"role": "user", "content": "capital of France"}], "chosen": "Paris", "rejected": "Lyon"}
+    with home.client() as http:
+        http.post("/v1/noria/datasets", json={"name": "evals-pairs"}).raise_for_status()
+        http.post("/v1/noria/datasets/evals-pairs/rows", json={"rows": [pair]}).raise_for_status()
+    config = {"type": "custom", "item_schema": {"type": "object"}, "include_sample_schema": True}
+    criteria = [
+        {**EXACT, "name": "as chosen", "reference": "{{item.chosen}}"},
+        {**EXACT, "name": "not rejected", "operation": "ne", "reference": "{{item.rejected}}"},
+    ]
+    owner = client.evals.create(data_source_config=config, testing_criteria=criteria)  # type: ignore[arg-type]
+    data = {"type": "completions", "model": "script", "source": {"type": "noria_dataset", "dataset": "evals-pairs"}}
+    run = finish(client, client.evals.runs.create(owner.id, data_source=data))  # type: ignore[arg-type]
+    assert run.result_counts.to_dict() == {"total": 1, "errored": 0, "failed": 0, "passed": 1}
+    (item,) = client.evals.runs.output_items.list(run.id, eval_id=owner.id)
+    assert (item.datasource_item["chosen"], item.datasource_item["rejected"]) == ("Paris", "Lyon")
+
+
 def test_what_is_wrong_with_a_row_stays_with_the_row(client: openai.OpenAI) -> None:
     deep: Any = "x"
     for _ in range(300):

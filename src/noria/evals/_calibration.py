@@ -25,7 +25,7 @@ from ._statistics import cohen_kappa, confusion
 from ._templates import MissingVariable, fill
 from .graders import GradeFailed, Grader, Row, Tools
 
-__all__ = ["Labelled", "Templates", "digest_of", "judges_in", "keep", "measure", "standing"]
+__all__ = ["Labelled", "Templates", "digest_of", "judges_in", "keep", "measure", "parts_of", "standing"]
 
 MIN_ROWS = 30
 MIN_KAPPA = 0.4
@@ -54,14 +54,19 @@ class Labelled:
     error: str | None = None
 
 
-def judges_in(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The graders of a criterion that ask a model: itself, or those inside a multi grader."""
-    if spec.get("type") in _JUDGES:
+def parts_of(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The graders that a criterion is made of: itself, or those inside a multi grader."""
+    if spec.get("type") != "multi":
         return [spec]
-    inner: Any = spec.get("graders") if spec.get("type") == "multi" else None
+    inner: Any = spec.get("graders")
     if isinstance(inner, dict):
         inner = [inner] if "type" in inner else list(inner.values())
-    return [judge for part in inner or () if isinstance(part, dict) for judge in judges_in(part)]
+    return [each for part in inner or () if isinstance(part, dict) for each in parts_of(part)]
+
+
+def judges_in(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Those of them that ask a model."""
+    return [part for part in parts_of(spec) if part.get("type") in _JUDGES]
 
 
 def digest_of(grader: Mapping[str, Any]) -> str:

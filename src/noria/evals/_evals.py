@@ -18,9 +18,10 @@ from sqlalchemy import delete, select
 from noria.errors import Conflict, InvalidRequest, NotFound, UnsupportedField
 from noria.jobs import Jobs
 from noria.prompts import PromptReference
+from noria.sandbox import require_sandbox
 from noria.store import Blobs, Cursor, Database, Eval, EvalItem, EvalRun, Job, JudgeAgreement, Page, new_id, page
 
-from ._calibration import Templates, judges_in, keep, measure
+from ._calibration import Templates, judges_in, keep, measure, parts_of, standing
 from ._compare import Comparison, compare
 from ._importing import Imported, import_objects, objects_in
 from ._messages import check_messages
@@ -136,10 +137,10 @@ class Evals:
         _check_schema(owner.data_source_config)
         spec = parse(run_spec, dict(new.data_source), "data_source")
         _check_run(spec, owner, variables)
-        judges = [judge for criterion in owner.testing_criteria for judge in judges_in(criterion)]
-        for model in dict.fromkeys([spec.model, *(str(judge["model"]) for judge in judges)]):
-            if model is not None:
-                await self._means.find(model, project_id)
+        if spec.model is not None:
+            await self._means.find(spec.model, project_id)
+        for criterion in owner.testing_criteria:
+            await self.require(project_id, criterion)
         options = await self._options(project_id, spec, new.options, variables)
         source = await self._sources.pin(spec.source, project_id)
         row = EvalRun(
@@ -259,10 +260,12 @@ class Evals:
 
     # --- beyond one run ------------------------------------------------------------------------------------------------
 
-    async def compare(self, project_id: str, run_a: str, run_b: str, criterion: str | None = None) -> Comparison:
-        """The run `run_b` beside `run_a` on the rows that both have."""
+    async def compare(
+        self, project_id: str, run_a: str, run_b: str, criterion: str | None = None, *, answered_by_a: bool = False
+    ) -> Comparison:
+        """The run `run_b` beside `run_a` on the rows that both have; `answered_by_a`: of those, what `run_a` could answer."""
         first, second = await self.get_run(project_id, None, run_a), await self.get_run(project_id, None, run_b)
-        return await compare(self._database, first, second, criterion)
+        return await compare(self._database, first, second, criterion, answered_by_a=answered_by_a)
 
     async def grade_once(self, project_id: str, spec: Mapping[str, Any], row: Row) -> tuple[Grader, Grade]:
         """Grades one row. Raises InvalidRequest for the grader's own faults, GradeFailed for the row's."""
@@ -270,6 +273,17 @@ class Evals:
         grader.check(Variables({}, sample=True), "grader")
         async with tools_for(self._means, project_id) as (tools, _):
             return grader, await grader.grade(row, tools)
+
+    async def require(self, project_id: str, spec: Mapping[str, Any]) -> None:
+        """Raises NotFound for a judge's model that is not there, NotBuilt for a Python grader where there is no sandbox."""
+        for model in dict.fromkeys(str(judge["model"]) for judge in judges_in(spec)):
+            await self._means.find(model, project_id)
+        if any(part.get("type") == "python" for part in parts_of(spec)):
+            await asyncio.to_thread(require_sandbox)
+
+    async def can_gate(self, project_id: str, spec: Mapping[str, Any]) -> bool:
+        """Whether every judge in it was measured against people and agreed with them."""
+        return all(each["calibrated"] for each in (await standing(self._database, project_id, [spec])).values())
 
     async def import_openai(self, project_id: str, objects: Sequence[Mapping[str, Any]] | None, file_id: str | None) -> Imported:
         """An export of OpenAI's: its objects, or an uploaded file of them. Raises InvalidRequest when there are none."""

@@ -270,6 +270,9 @@ def _dataset_row(position: int, row: DatasetRow) -> SourceRow:
     }
     if content.get("tools"):
         item["tools"] = content["tools"]
+    for name in ("chosen", "rejected"):
+        if content.get(name) is not None:
+            item[name] = text_of(content[name].get("content"))
     return SourceRow(position, row.row_id, item, messages=messages)
 
 

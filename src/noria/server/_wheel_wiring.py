@@ -30,8 +30,8 @@ __all__ = ["make_wheels"]
 
 
 class _Preparation:
-    def __init__(self, traffic: HubTraffic, rows: DatasetRows) -> None:
-        self._traffic, self._rows = traffic, rows
+    def __init__(self, traffic: HubTraffic, rows: DatasetRows, evals: Evals) -> None:
+        self._traffic, self._rows, self._evals = traffic, rows, evals
 
     async def prepare_route(self, project_id: str, route: str, base_model: str) -> str:
         return await self._traffic.prepare(project_id, route, base_model)
@@ -39,9 +39,12 @@ class _Preparation:
     async def prepare_dataset(self, project_id: str, spec: WheelSpec) -> str:
         return await self._rows.prepare(project_id, spec)
 
-    async def check(self, project_id: str, spec: WheelSpec) -> None:
-        check_graders(spec.gate)
+    async def check(self, project_id: str, spec: WheelSpec, dataset_id: str | None = None) -> None:
+        await self._traffic.base(project_id, spec.base_model)
+        await check_graders(self._evals, project_id, spec.gate)
         check_train(spec.train)
+        if dataset_id is not None:
+            await self._rows.check_shares(project_id, spec, dataset_id)
         if spec.gate.dataset is not None:
             await self._rows.check_dataset(project_id, spec.gate.dataset)
 
@@ -52,4 +55,4 @@ def make_wheels(database: Database, jobs: Jobs, tracing: Tracing, services: tupl
     rows, traffic, runs = DatasetRows(database, datasets), HubTraffic(hub), EvalRuns(database, evals)
     live = RecordedLive(database, tracing.store, tracing.flush)
     parts = Parts(rows, TuningJobs(database, tuning), runs, runs, traffic, live)
-    return Wheels(database, jobs, parts, _Preparation(traffic, rows))
+    return Wheels(database, jobs, parts, _Preparation(traffic, rows, evals))

@@ -50,15 +50,20 @@ class DatasetRows:
         try:
             dataset = await self._datasets.create(spec.name, project_id=project_id, description=description, shares=shares)
         except Conflict:
-            dataset = await self._datasets.get(spec.name, project_id)
-            if (dataset.validation_share, dataset.test_share) != shares:
-                raise Conflict(
-                    f"The dataset {spec.name!r} is there with other shares ({dataset.validation_share:g} for validation, "
-                    f"{dataset.test_share:g} for test).",
-                    param="data.test_share",
-                    hint="Give the wheel the same shares, or another name.",
-                ) from None
+            dataset = await self.check_shares(project_id, spec, spec.name)
         return dataset.id
+
+    async def check_shares(self, project_id: str, spec: WheelSpec, dataset_id: str) -> Dataset:
+        """The wheel's dataset, by id or name. Raises NotFound, or Conflict where its shares are not those asked for."""
+        dataset = await self._datasets.get(dataset_id, project_id)
+        if (dataset.validation_share, dataset.test_share) != (spec.data.validation_share, spec.data.test_share):
+            raise Conflict(
+                f"The dataset {dataset.name!r} is there with other shares ({dataset.validation_share:g} for validation, "
+                f"{dataset.test_share:g} for test).",
+                param="data.test_share",
+                hint="A dataset's shares hold for good: give the wheel the same, or make one of another name.",
+            )
+        return dataset
 
     # --- collect ------------------------------------------------------------------------------------------------------
 

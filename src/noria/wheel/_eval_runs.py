@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from noria.errors import Conflict, NotFound
+from noria.errors import Conflict, InvalidRequest, NotBuilt, NotFound
 from noria.evals import Evals, NewRun, Variables, parse_grader
 from noria.store import Database, Eval, EvalRun, Job
 
@@ -24,8 +24,8 @@ _ITEM: dict[str, Any] = {
         "expected": {"type": "string"},
         "messages": {"type": "array"},
         "tools": {"type": "array"},
-        "chosen": {"type": "object"},
-        "rejected": {"type": "object"},
+        "chosen": {"type": "string"},
+        "rejected": {"type": "string"},
         "row_id": {"type": "string"},
         "split": {"type": "string"},
         "metadata": {"type": "object"},
@@ -34,11 +34,28 @@ _ITEM: dict[str, Any] = {
 _STATUS = {"completed": "completed", "failed": "failed", "canceled": "cancelled"}
 
 
-def check_graders(gate: Gate) -> None:
-    """Raises InvalidRequest for a grader that is not right, naming it."""
+async def check_graders(evals: Evals, project_id: str, gate: Gate) -> None:
+    """Raises InvalidRequest for a grader that could not gate, naming it: nobody wants to hear that after the training."""
+    names: set[str] = set()
     for index, given in enumerate(gate.graders):
         where = f"gate.graders.{index}"
-        parse_grader(given, where).check(Variables(_ITEM, sample=True), where)
+        grader = parse_grader(given, where)
+        grader.check(Variables(_ITEM, sample=True), where)
+        if grader.name in names:
+            raise InvalidRequest(f"{where}.name = {grader.name!r} is there twice.", param=f"{where}.name")
+        names.add(grader.name)
+        try:
+            await evals.require(project_id, given)
+        except (NotBuilt, NotFound) as error:
+            raise InvalidRequest(f"{where}: {error.message}", param=where, code=error.code, hint=error.hint) from None
+        if not await evals.can_gate(project_id, given):
+            raise InvalidRequest(
+                f"{where} ({grader.name!r}) asks a model whose agreement with people was not measured, or is too low: it "
+                "cannot gate.",
+                param=where,
+                code="uncalibrated_judge",
+                hint="Calibrate it first: noria eval calibrate JUDGE --data ROWS",
+            )
 
 
 class EvalRuns:
@@ -106,8 +123,12 @@ class EvalRuns:
         return [await self._one(project_id, base_run, candidate_run, str(each["name"])) for each in owner.testing_criteria]
 
     async def _one(self, project_id: str, base_run: str, candidate_run: str, grader: str) -> Comparison:
-        """Scores decide where they say more than pass and fail; else McNemar's test of the passes."""
-        found = await self._evals.compare(project_id, base_run, candidate_run, grader)
+        """Scores decide where they say more than pass and fail; else McNemar's test of the passes.
+
+        A row that the candidate could not answer is lost. One that the base could not is left out: an engine that was away for
+        a moment would else be the candidate's gain.
+        """
+        found = await self._evals.compare(project_id, base_run, candidate_run, grader, answered_by_a=True)
         pairs = found.pairs
         test = found.passes if found.scores is None else found.scores
         if found.scores is None:
@@ -130,6 +151,7 @@ class EvalRuns:
             p=test.p_value,
             test=test.test,
             can_gate=found.can_gate,
+            unanswered=found.left_out,
         )
 
 

@@ -48,7 +48,9 @@ class Traffic(_Part):
         default=(), max_length=64, description="Models whose answers count, however they were asked; default: the route's."
     )
     metadata: dict[str, str] = Field(default_factory=dict[str, str], description="Only requests with all of this metadata.")
-    since_days: float | None = Field(default=None, gt=0, description="Only feedback of so many days; default: all.")
+    since_days: float | None = Field(
+        default=None, gt=0, description="A turn collects no feedback that is older; rows collected before stay. Default: all."
+    )
 
 
 class Good(_Part):

@@ -38,18 +38,23 @@ class HubTraffic:
             card = before.model_copy(update={"route": spec})
         await self._hub.catalogue.add(card, project_id)
 
-    async def prepare(self, project_id: str, route: str, base_model: str) -> str:
-        """Makes the route, or takes over one with a single target; the model it leads to. Raises Conflict, NotFound."""
+    async def base(self, project_id: str, base_model: str) -> str:
+        """The id of a base model. Raises NotFound, InvalidRequest for one that does not chat."""
         card, _ = await self._hub.catalogue.find(base_model, project_id)
         if card.task != "chat":
             raise InvalidRequest(
                 f"{base_model!r} is a model for {card.task}.", param="base_model", hint="A chat model is needed."
             )
+        return card.id
+
+    async def prepare(self, project_id: str, route: str, base_model: str) -> str:
+        """Makes the route, or takes over one with a single target; the model it leads to. Raises Conflict, NotFound."""
+        base_id = await self.base(project_id, base_model)
         try:
             found, alias = await self._hub.catalogue.find(route, project_id)
         except NotFound:
-            await self.set_shares(project_id, route, {card.id: 1.0}, "")
-            return card.id
+            await self.set_shares(project_id, route, {base_id: 1.0}, "")
+            return base_id
         if alias is not None or found.route is None:
             raise Conflict(
                 f"{route!r} is a model already.",

@@ -35,8 +35,9 @@ class Preparation(Protocol):
 
     async def prepare_dataset(self, project_id: str, spec: WheelSpec) -> str: ...
 
-    async def check(self, project_id: str, spec: WheelSpec) -> None:
-        """Raises where a grader, an option of the training or the gate's dataset is not right."""
+    async def check(self, project_id: str, spec: WheelSpec, dataset_id: str | None = None) -> None:
+        """Raises where the base model, a grader, an option of the training or the gate's dataset is not right, or where the
+        wheel's dataset, if it is made, was split otherwise."""
         ...
 
 
@@ -70,14 +71,14 @@ class Wheels:
         return await self.records.update(wheel.id, dataset_id=dataset_id)
 
     async def update(self, project_id: str, name: str, given: Mapping[str, Any] | None, *, paused: bool | None = None) -> Wheel:
-        """A whole new specification (a turn under way keeps its own), or pausing the triggers."""
+        """A whole new specification (a turn under way keeps its own), or pausing the triggers. Raises as `create` does."""
         wheel = await self.records.find(project_id, name)
         changes: dict[str, Any] = {} if paused is None else {"paused": paused}
         if given is not None:
             spec = check_spec(given)
             if spec.name != wheel.name or spec.route != wheel.route:
                 raise InvalidRequest("A wheel keeps its name and its route.", param="spec", hint="Make another wheel.")
-            await self.preparation.check(project_id, spec)
+            await self.preparation.check(project_id, spec, wheel.dataset_id)
             changes["spec"] = spec.to_json()
         return await self.records.update(wheel.id, **changes) if changes else wheel
 
