@@ -81,9 +81,9 @@ class RecordedLive:
 
 
 async def count_feedback(database: Database, project_id: str, models: list[str], since: float) -> int:
-    """How much feedback of these models came since then."""
+    """How much feedback of these models came or was changed since then."""
     query = select(func.count()).where(
-        Feedback.project_id == project_id, Feedback.model.in_(models), Feedback.created_at >= int(since)
+        Feedback.project_id == project_id, Feedback.model.in_(models), Feedback.updated_at >= int(since)
     )
     async with database.read() as session:
         return int(await session.scalar(query) or 0)
