@@ -1,7 +1,8 @@
 """Plays `python -m noria.training`: files are prepared by the real code, a training is a few lines on standard output.
 
 The job's seed says what happens: 7 is slow, 13 is out of memory once, 14 is killed once after its checkpoint, 15 diverges,
-16 is killed each time, 17 is slow and takes two seconds to save, 18 prepares and exports slowly. Checkpoints, the lock, SIGTERM and the exit codes are as the real one has them.
+16 is killed each time, 17 is slow and takes two seconds to save, 18 prepares and exports slowly. Checkpoints, the lock, SIGTERM
+and the exit codes are as the real one has them.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from noria.store import Blobs, Database, File, TuningJob
 from ._listener import Listener
 from ._machine import this_machine
 from ._outcome import Outcome, Shop
-from ._plan import Attempts, DataFacts, Hyper, Plan, Report, read_json
+from ._plan import Attempts, DataFacts, Hyper, Plan, Report, adapter_shape
 from ._process import Action, Launch, TrainingProcess
 from ._records import ENDED, Records
 from ._request import TuningRequest
@@ -230,16 +230,10 @@ class Run:
         """An adapter that is trained further keeps its own shape."""
         if plan.start_adapter is None:
             return hyper
-        config = await asyncio.to_thread(read_json, Path(plan.start_adapter) / "adapter_config.json")
-        if config is None:
+        shape = await asyncio.to_thread(adapter_shape, Path(plan.start_adapter))
+        if shape is None:
             raise Failed("model_unusable", "The adapter to train further has no files any more.", "model")
-        targets = config["target_modules"]
-        return dataclasses.replace(
-            hyper,
-            lora_rank=config["r"],
-            lora_alpha=config["lora_alpha"],
-            lora_targets=tuple(sorted(targets)) if isinstance(targets, list) else (),
-        )
+        return dataclasses.replace(hyper, **{**shape, "lora_targets": tuple(shape["lora_targets"])})
 
     async def _attempt(self, plan: Plan) -> None:
         """One try. Returns when it is done, was paused or may be tried again; raises Failed where that is pointless."""

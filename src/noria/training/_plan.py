@@ -23,6 +23,7 @@ __all__ = [
     "Hyper",
     "Plan",
     "Report",
+    "adapter_shape",
     "read_json",
     "write_json",
 ]
@@ -180,6 +181,20 @@ class Attempts:
 
     def write(self, folder: Path) -> None:
         write_json(folder / "attempts.json", asdict(self))
+
+
+def adapter_shape(adapter: Path) -> dict[str, Any] | None:
+    """What an adapter that PEFT wrote keeps when it is trained further, by the options' names; None where it has no files."""
+    config = read_json(adapter / "adapter_config.json")
+    if config is None:
+        return None
+    targets = config.get("target_modules")
+    return {
+        "lora_rank": config["r"],
+        "lora_alpha": config["lora_alpha"],
+        "lora_dropout": config.get("lora_dropout", 0.0),
+        "lora_targets": sorted(targets) if isinstance(targets, list) else [],
+    }
 
 
 def read_json(path: Path) -> Any | None:

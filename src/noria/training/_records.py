@@ -106,6 +106,10 @@ class Records:
             raise NotFound(f"No fine-tuning job {job_id!r}.", param="fine_tuning_job_id")
         return row
 
+    async def exists(self, job_id: str) -> bool:
+        async with self._database.read() as session:
+            return await session.get(TuningJob, job_id) is not None
+
     async def update(self, tuning_id: str, *, unless: frozenset[str] = frozenset(), **values: Any) -> TuningJob:
         """Changes a job, but not one whose status is among `unless`: what a person decided meanwhile stands."""
         async with self._database.write() as session:

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Hyperparameters", "Method", "NoriaOptions", "TuningRequest"]
+__all__ = ["LORA_TARGETS", "Hyperparameters", "Method", "NoriaOptions", "TuningRequest"]
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The layers whose adapters the engine serves."""
 
 Auto = Literal["auto"]
 Scheduler = Literal["linear", "cosine", "constant"]
@@ -69,7 +72,7 @@ class NoriaOptions(_Strict):
     )
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="Dropout before the adapter.")
     lora_targets: Auto | Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]], Field(min_length=1)] = Field(
-        default="auto", description="Names of the linear layers that get one; auto: all of them."
+        default="auto", description="Names of the linear layers that get one, e.g. q_proj; auto: all of them."
     )
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] | None = Field(
         default=None, description="The rate itself; then learning_rate_multiplier must not be given."
@@ -88,7 +91,9 @@ class NoriaOptions(_Strict):
     )
     scheduler: Auto | Scheduler = Field(default="auto", description="How the rate falls afterwards.")
     weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(default=0.0, description="Decoupled weight decay of AdamW.")
-    eval_every: Auto | Annotated[int, Field(ge=1)] = Field(default="auto", description="Steps between validations.")
+    eval_every: Auto | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="Steps between validations; needs a validation_file."
+    )
     forgetting_check: bool = Field(default=True, description="Score a small general set before and after.")
     max_minutes: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
         default=None,

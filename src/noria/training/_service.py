@@ -22,8 +22,9 @@ from noria.store import Blobs, Cursor, Database, File, Job, Page, TuningCheckpoi
 from ._job import Failed, Run, Workshop
 from ._machine import require_extra
 from ._outcome import Shop
+from ._plan import adapter_shape
 from ._records import ENDED, Records
-from ._request import TuningRequest
+from ._request import LORA_TARGETS, TuningRequest
 
 __all__ = ["Tuning"]
 
@@ -51,12 +52,8 @@ class Tuning:
         if request.validation_file is not None:
             await self._check_file(project_id, request.validation_file, "validation_file")
         base = await self._shop.base_of(request.model, project_id)
-        if base.adapter is not None and request.options.kind == "full":
-            raise InvalidRequest(
-                f"{request.model!r} is an adapter: its weights cannot be trained as a whole.",
-                param="noria.kind",
-                hint="Merge it first (noria models merge), or use kind = lora.",
-            )
+        if base.adapter is not None:
+            await asyncio.to_thread(_check_further, request, base.adapter)
         options = request.options.model_dump(exclude_defaults=True)
         row = TuningJob(
             id=new_id("ftjob-"),
@@ -102,6 +99,8 @@ class Tuning:
         options, asked = request.options, request.method.hyperparameters
         if options.early_stopping_patience is not None and request.validation_file is None:
             raise InvalidRequest("noria.early_stopping_patience needs a validation_file.", param="noria.early_stopping_patience")
+        if options.eval_every != "auto" and request.validation_file is None:
+            raise InvalidRequest("noria.eval_every needs a validation_file.", param="noria.eval_every")
         if options.learning_rate is not None and asked.learning_rate_multiplier != "auto":
             raise InvalidRequest(
                 "noria.learning_rate and learning_rate_multiplier say the same thing: give one.", param="noria.learning_rate"
@@ -110,6 +109,12 @@ class Tuning:
         if options.kind == "full" and lora_only:
             name = sorted(lora_only)[0]
             raise InvalidRequest(f"noria.{name} means nothing with noria.kind = full.", param=f"noria.{name}")
+        if others := sorted(set(() if options.lora_targets == "auto" else options.lora_targets) - set(LORA_TARGETS)):
+            raise InvalidRequest(
+                f"noria.lora_targets: an adapter of {', '.join(others)} cannot be served.",
+                param="noria.lora_targets",
+                hint=f"Layers that can: {', '.join(LORA_TARGETS)}.",
+            )
         if request.method.type == "dpo" and not options.packing and "packing" in options.model_fields_set:
             raise InvalidRequest("noria.packing is for supervised jobs; dpo never packs.", param="noria.packing")
 
@@ -200,7 +205,10 @@ class Tuning:
         except Failed as failed:
             await self._fail(job_id, failed)
             raise NoriaError(failed.message, code=failed.code) from failed
-        except NotFound:
+        except NotFound as error:
+            if await self._records.exists(job_id):
+                gone = Failed(error.code or "training_failed", f"What the job needs was removed meanwhile: {error}", error.param)
+                await self._fail(job_id, gone)
             raise
         except NoriaError as error:
             await self._fail(job_id, Failed(error.code or "training_failed", str(error), error.param))
@@ -221,6 +229,26 @@ class Tuning:
         if row.status == "failed":
             await self._records.say(job_id, f"The job failed: {failed.message}", "error")
         await asyncio.to_thread(_discard, self._workshop.folder(job_id), keep="log.txt")
+
+
+def _check_further(request: TuningRequest, adapter: Path) -> None:
+    """An adapter that is trained further keeps its own shape: another one is refused, not ignored."""
+    options = request.options
+    if options.kind == "full":
+        raise InvalidRequest(
+            f"{request.model!r} is an adapter: its weights cannot be trained as a whole.",
+            param="noria.kind",
+            hint="Merge it first (noria models merge), or use kind = lora.",
+        )
+    own = adapter_shape(adapter) or {}
+    for name in sorted(own.keys() & options.model_fields_set):
+        asked, found = getattr(options, name), own[name]
+        if asked != "auto" and (sorted(set(asked)) if name == "lora_targets" else asked) != found:
+            raise InvalidRequest(
+                f"noria.{name} is {asked!r}, but {request.model!r} keeps its own when it is trained further: {found!r}.",
+                param=f"noria.{name}",
+                hint="Leave it out, or train the base model.",
+            )
 
 
 def _discard(folder: Path, *, keep: str | None = None) -> None:
