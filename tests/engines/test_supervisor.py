@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -246,6 +247,101 @@ async def test_a_changed_spec_replaces_the_engine(supervisor: Supervisor) -> Non
         assert await get(endpoint, "/v1/pid") != first
         assert await get(endpoint, "/v1/env?name=COLOUR") == "blue"
     assert gone(int(first))
+
+
+def engines_alive() -> list[int]:
+    """The tiny engines that descend from this process."""
+    found: list[int] = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if TINY in words and "_launcher.py" not in " ".join(words) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def asking(supervisor: Supervisor, *specs: EngineSpec) -> AsyncGenerator[set[str]]:
+    """Clients that ask without a pause, one of each spec; what they get is the ids of the processes that answered."""
+    answered: set[str] = set()
+
+    async def ask(wanted: EngineSpec) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                async with supervisor.lease(wanted) as endpoint:
+                    answered.add(await get(endpoint, "/v1/pid"))
+            await asyncio.sleep(0.01)
+
+    clients = [asyncio.create_task(ask(each)) for each in specs]
+    await until(lambda: answered)
+    try:
+        yield answered
+    finally:
+        for client in clients:
+            client.cancel()
+        for ended in await asyncio.gather(*clients, return_exceptions=True):
+            assert isinstance(ended, asyncio.CancelledError), ended
+
+
+async def test_an_engine_stopped_under_traffic_ends_before_the_next_begins(supervisor: Supervisor) -> None:
+    slow_to_end = spec("tiny", "--linger", "0.4", drain_s=0.1)
+    async with asking(supervisor, *[slow_to_end] * 4) as answered:
+        for _ in range(3):
+            await asyncio.gather(supervisor.stop("tiny"), supervisor.stop("tiny"))
+            assert len(engines_alive()) <= 1
+            seen = len(answered)
+            await until(lambda seen=seen: len(answered) > seen)
+    (status,) = supervisor.status()
+    assert status.state == "ready"
+    assert engines_alive() == [status.pid]
+    assert status.socket_path is not None
+    assert status.socket_path.exists()
+
+
+async def test_a_spec_that_changes_under_traffic_leaves_one_process(supervisor: Supervisor) -> None:
+    old, new = (spec("tiny", "--linger", "0.4", env={"COLOUR": colour}) for colour in ("red", "blue"))
+
+    async def colour(after_s: float) -> str:
+        await asyncio.sleep(after_s)
+        async with supervisor.lease(new) as endpoint:
+            return await get(endpoint, "/v1/env?name=COLOUR")
+
+    await supervisor.warm(old)
+    assert await asyncio.gather(*(colour(0.1 * number) for number in range(8))) == ["blue"] * 8
+    (status,) = supervisor.status()
+    assert (status.generation, status.state) == (1, "ready")
+    assert engines_alive() == [status.pid]
+
+
+async def test_a_stop_whose_caller_goes_away_is_finished(supervisor: Supervisor) -> None:
+    async with supervisor.lease(spec()):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(supervisor.stop("tiny"), 0.05)
+    async with asyncio.timeout(8):
+        await supervisor.warm(spec())
+    (status,) = supervisor.status()
+    assert status.generation == 2
+    assert engines_alive() == [status.pid]
+
+
+async def test_a_stop_in_the_middle_of_a_start_leaves_no_process(supervisor: Supervisor) -> None:
+    for pause_s in (0.0, 0.01, 0.02, 0.05, 0.1):
+        starting = asyncio.create_task(supervisor.warm(spec()))
+        await asyncio.sleep(pause_s)
+        if supervisor.status():
+            await supervisor.stop("tiny")
+        with contextlib.suppress(Unavailable):
+            await starting
+        await supervisor.stop("tiny")
+    await until(lambda: not engines_alive(), 3)
+
+
+async def test_closing_under_traffic_leaves_no_process(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path / "run", 1024)
+    async with asking(supervisor, *[spec("tiny", "--linger", "0.2")] * 4, spec("other")):
+        await supervisor.aclose()
+        await asyncio.sleep(0.2)
+        assert engines_alive() == []
 
 
 async def test_engines_do_not_see_norias_secrets(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@
 
 `/health` answers 503 for `--delay` seconds, then 200, or with `--cannot` that it failed; `/v1/slow?s=1` answers late;
 `/v1/pid` names the process; `/v1/grow?mb=N` takes memory; `/v1/spawn` starts a child in a session of its own and names it;
-`/v1/env` shows a variable.
+`/v1/env` shows a variable. With `--linger` it takes that many seconds to end when it is told to.
 """
 
 import argparse
 import http.server
 import json
 import os
+import signal
 import socketserver
 import subprocess
 import sys
@@ -72,9 +73,12 @@ parser.add_argument("--delay", type=float, default=0.0)
 parser.add_argument("--cannot", help="stay, and answer /health with this as the reason why not")
 parser.add_argument("--fail", help="print this and exit 3")
 parser.add_argument("--fail-if", help="fail while this file exists")
+parser.add_argument("--linger", type=float, default=0.0)
 OPTIONS = parser.parse_args()
 if OPTIONS.fail and (not OPTIONS.fail_if or Path(OPTIONS.fail_if).exists()):
     sys.exit(f"{OPTIONS.fail}")
 server = UnixServer(OPTIONS.uds, Handler) if OPTIONS.uds else PortServer(("127.0.0.1", OPTIONS.port), Handler)
+if OPTIONS.linger:
+    signal.signal(signal.SIGTERM, lambda *_: (time.sleep(OPTIONS.linger), os._exit(0)))
 print("listening", flush=True)
 server.serve_forever()

@@ -125,18 +125,28 @@ class Engine:
                 ) from None
             raise
 
+    @property
+    def at_rest(self) -> bool:
+        """Stopped, and nobody has begun to start it."""
+        return self.state == "stopped" and self._starting is None
+
     async def stop(self, grace_s: float = TERM_GRACE_S) -> None:
-        """Ends the process; it stays stopped until `ready` is called again."""
-        for task in (self._restarter, self._starting, self._watcher):
-            if task is not None and task is not asyncio.current_task():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        """Ends the process; it stays stopped until `ready` is called again.
+
+        Until then the state is `draining` and `ready` may not be called: a second process would begin beside this one.
+        """
+        self.state = "draining"
+        # All at once: while one was waited for, the next could begin another.
+        tasks = [task for task in (self._restarter, self._starting, self._watcher) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._restarter = self._starting = self._watcher = None
-        self.state = "stopped"
-        process, self._process = self._process, None
-        if process is not None:
-            await process.stop(grace_s)
+        if self._process is not None:
+            await self._process.stop(grace_s)
+        self._process = None
         self._forget_endpoint()
+        self.state = "stopped"
 
     async def _start(self, wait_s: float) -> Endpoint:
         try:
@@ -153,7 +163,8 @@ class Engine:
                 await self._process.kill()
                 raise
         except BaseException as error:
-            self.state = "stopped"
+            if self.state != "draining":  # else `stop` cancelled this, and goes on
+                self.state = "stopped"
             self._forget_endpoint()
             if isinstance(error, Unavailable) and error.code == "engine_start_failed":
                 self._failed(str(error))

@@ -44,7 +44,11 @@ class EngineProcess:
             start_new_session=True,  # a Ctrl-C in the terminal is for the server, which stops its engines in order
         )
         assert launcher.stdout is not None
-        line = await launcher.stdout.readline()
+        try:
+            line = await launcher.stdout.readline()
+        except BaseException:
+            await cls(launcher, None, log).kill()  # nobody else knows of it
+            raise
         return cls(launcher, int(line) if line.strip() else None, log)
 
     @property

@@ -44,6 +44,7 @@ class Supervisor:
         """Given to every engine that is started from now on; what an engine's spec or the server's own environment says wins."""
         self._engines: dict[str, Engine] = {}
         self._remote: dict[str, _Remote] = {}
+        self._ending: dict[Engine, asyncio.Task[None]] = {}
         self._admission = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._tender: asyncio.Task[None] | None = None
@@ -94,9 +95,7 @@ class Supervisor:
         engine = self._engines.get(name)
         if engine is None:
             raise NotFound(f"No engine {name!r} was started.")
-        await self._drain(engine, engine.spec.drain_s)
-        await engine.stop()
-        self._announce()
+        await self._end(engine, engine.spec.drain_s)
 
     async def aclose(self) -> None:
         """Ends every engine at once."""
@@ -104,7 +103,9 @@ class Supervisor:
         if self._tender is not None:
             self._tender.cancel()
             await asyncio.gather(self._tender, return_exceptions=True)
-        await asyncio.gather(*(engine.stop() for engine in self._engines.values()), return_exceptions=True)
+        for engine in self._engines.values():
+            engine.idle.set()  # cuts short the draining that goes on
+        await asyncio.gather(*(self._end(engine, 0) for engine in self._engines.values()), return_exceptions=True)
         self._engines.clear()
         shutil.rmtree(self._run_dir, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -116,11 +117,13 @@ class Supervisor:
                 raise Unavailable("The server is stopping.", code="stopping", retry_after_s=5.0)
             if self._tender is None:
                 self._tender = asyncio.create_task(self._tend())
-            engine = await self._engine(spec)
-            if engine.state == "draining":
-                async with self._changed:
-                    await self._changed.wait_for(lambda engine=engine: engine.state != "draining")
-                continue
+            engine = self._engines.get(spec.name)
+            if engine is None or (engine.spec != spec and engine.at_rest):
+                engine = Engine(spec, (self._run_dir, self._log_dir), self._admit, self.environment)
+                self._engines[spec.name] = engine
+            elif engine.spec != spec or engine.state == "draining":
+                await self._end(engine, engine.spec.drain_s)
+                continue  # meanwhile it may have been started again, or replaced
             engine.last_used = time.monotonic()
             endpoint = await engine.ready()
             # Between the start and here another task may have run: take it only if it is still this one.
@@ -128,21 +131,6 @@ class Supervisor:
                 engine.in_flight += 1
                 engine.idle.clear()
                 return engine, endpoint
-
-    async def _engine(self, spec: EngineSpec) -> Engine:
-        """The engine of this name, replaced (after draining) if its spec has changed."""
-        engine = self._engines.get(spec.name)
-        if engine is not None and engine.spec != spec and engine.state != "draining":
-            await self._drain(engine, engine.spec.drain_s)
-            await engine.stop()
-            self._engines.pop(spec.name, None)
-            self._announce()
-            engine = None
-        if engine is None:
-            engine = self._engines.setdefault(
-                spec.name, Engine(spec, (self._run_dir, self._log_dir), self._admit, self.environment)
-            )
-        return engine
 
     async def _admit(self, newcomer: Engine) -> None:
         """Returns when there is memory for one more engine, having evicted others if need be."""
@@ -184,17 +172,29 @@ class Supervisor:
         if not idle:
             return False
         victim = min(idle, key=lambda engine: engine.last_used)
-        victim.state = "draining"  # no lease begins from here on
-        await victim.stop()
-        self._announce()
+        await self._end(victim, 0)
         return True
 
-    async def _drain(self, engine: Engine, drain_s: float) -> None:
-        if engine.state != "ready":
-            return
-        engine.state = "draining"
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(engine.idle.wait(), drain_s)
+    async def _end(self, engine: Engine, drain_s: float) -> None:
+        """Drains an engine that is at work for at most `drain_s`, then stops it; joins the ending that goes on already.
+
+        Goes on when its caller is cancelled: an engine left half ended would be waited for for ever.
+        """
+        ending = self._ending.get(engine)
+        if ending is None:
+            at_work = engine.state == "ready"
+            engine.state = "draining"  # no lease and no start begins from here on
+            ending = self._ending[engine] = asyncio.create_task(self._drain_and_stop(engine, drain_s if at_work else 0))
+        await asyncio.shield(ending)
+
+    async def _drain_and_stop(self, engine: Engine, drain_s: float) -> None:
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(engine.idle.wait(), drain_s)
+            await engine.stop()
+        finally:
+            del self._ending[engine]
+            self._announce()
 
     async def _tend(self) -> None:
         """Evicts idle engines when those that run have grown over the budget together."""
