@@ -150,6 +150,18 @@ def test_an_idempotency_key_answers_once(client) -> None:
     assert other.status_code == 409
 
 
+def test_any_character_may_stand_in_a_metadata_filter(server: NoriaServer) -> None:
+    client = server.openai()
+    client.chat.completions.create(model="scripted", messages=HELLO, store=True)
+    quoted = client.chat.completions.create(model="scripted", messages=HELLO, store=True, metadata={'a"b': "x"})
+    with server.client() as http:
+        for key, wanted in (('a"b', [quoted.id]), ('"', []), ("a.b", []), ("\\", []), ("", [])):
+            answer = http.get("/v1/chat/completions", params={f"metadata[{key}]": "x"})
+            assert answer.status_code == 200, answer.text
+            assert [row["id"] for row in answer.json()["data"]] == wanted
+        assert http.get("/v1/fine_tuning/jobs", params={'metadata[a"b]': "x"}).status_code == 200
+
+
 def test_metrics_count_calls_tokens_and_time(server: NoriaServer) -> None:
     client = server.openai()
     client.chat.completions.create(model="scripted", messages=HELLO)

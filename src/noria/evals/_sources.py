@@ -19,7 +19,7 @@ from sqlalchemy import Select, func, or_, select
 
 from noria.errors import InvalidRequest, NotFound, PayloadTooLarge
 from noria.messages import text_of, to_chat_messages
-from noria.store import Blobs, Completion, Database, Dataset, DatasetRow, DatasetVersion, File, StoredResponse
+from noria.store import Blobs, Completion, Database, Dataset, DatasetRow, DatasetVersion, File, StoredResponse, has_entries
 
 from ._specs import DatasetSource, FileContent, FileId, ResponsesSource, Source, StoredCompletions
 
@@ -72,8 +72,7 @@ class Sources:
                 query: Select[Any] = select(Completion.id).where(Completion.project_id == project_id)
                 if source.model is not None:
                     query = query.where(Completion.model == source.model)
-                for name, value in (source.metadata or {}).items():
-                    query = query.where(Completion.meta[name].as_string() == value)
+                query = query.where(*has_entries(Completion.meta, source.metadata))
                 query = _between(query, Completion.created_at, source).order_by(Completion.id)
                 if source.limit is not None:
                     query = query.limit(source.limit)
@@ -89,8 +88,7 @@ class Sources:
         query: Select[Any] = select(StoredResponse.id).where(StoredResponse.project_id == project_id)
         if source.model is not None:
             query = query.where(body["model"].as_string() == source.model)
-        for name, value in (source.metadata or {}).items():
-            query = query.where(body["metadata"][name].as_string() == value)
+        query = query.where(*has_entries(body["metadata"], source.metadata))
         if source.instructions_search is not None:
             query = query.where(body["instructions"].as_string().icontains(source.instructions_search, autoescape=True))
         for name in ("temperature", "top_p"):

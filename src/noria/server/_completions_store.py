@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from noria.errors import NotFound
 from noria.models import Usage
-from noria.store import Completion, Cursor, Database, page
+from noria.store import Completion, Cursor, Database, has_entries, page
 from noria.tracing import assemble
 
 from ._chat_bodies import Body, Metadata
@@ -102,8 +102,7 @@ async def list_completions(
     query = select(Completion).where(Completion.project_id == caller.project_id)
     if model is not None:
         query = query.where(Completion.model == model)
-    for name, value in _metadata_query(request).items():
-        query = query.where(Completion.meta[name].as_string() == value)
+    query = query.where(*has_entries(Completion.meta, _metadata_query(request)))
     async with noria.database.read() as session:
         return listing(await page(session, query, Completion.id, Cursor(limit, order, after)), _show)
 

@@ -3,6 +3,7 @@
 from ._backup import backup, restore
 from ._blobs import BlobRef, Blobs
 from ._database import Database, sync_url
+from ._entries import has_entries
 from ._failures import explain_failure
 from ._ids import new_id
 from ._pages import Cursor, Page, page
@@ -85,6 +86,7 @@ __all__ = [
     "WheelTurn",
     "backup",
     "explain_failure",
+    "has_entries",
     "new_id",
     "page",
     "restore",

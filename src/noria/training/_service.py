@@ -17,7 +17,20 @@ from noria.errors import Conflict, InvalidRequest, NoriaError, NotFound, Unsuppo
 from noria.jobs import JobContext, Jobs
 from noria.models import Hub
 from noria.settings import Settings
-from noria.store import Blobs, Cursor, Database, File, Job, Page, TuningCheckpoint, TuningEvent, TuningJob, new_id, page
+from noria.store import (
+    Blobs,
+    Cursor,
+    Database,
+    File,
+    Job,
+    Page,
+    TuningCheckpoint,
+    TuningEvent,
+    TuningJob,
+    has_entries,
+    new_id,
+    page,
+)
 
 from ._job import Failed, Run, Workshop
 from ._machine import require_extra
@@ -136,9 +149,7 @@ class Tuning:
 
     async def list(self, project_id: str, cursor: Cursor, metadata: Mapping[str, str] | None = None) -> Page[TuningJob]:
         """Newest first. `metadata`: only jobs with all of these entries."""
-        query = select(TuningJob).where(TuningJob.project_id == project_id)
-        for key, value in (metadata or {}).items():
-            query = query.where(TuningJob.meta[key].as_string() == value)
+        query = select(TuningJob).where(TuningJob.project_id == project_id, *has_entries(TuningJob.meta, metadata))
         async with self._database.read() as session:
             return await page(session, query, TuningJob.id, cursor)
 

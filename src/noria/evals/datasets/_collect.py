@@ -17,7 +17,7 @@ from sqlalchemy import func, or_, select
 from noria.errors import InvalidRequest
 from noria.evals._answers import Answer, answer_in, answer_of_completion, read_judged
 from noria.evals._feedback import FeedbackFilter
-from noria.store import Completion, Database, Dataset, DatasetRow, Feedback, RowSource
+from noria.store import Completion, Database, Dataset, DatasetRow, Feedback, RowSource, has_entries
 from noria.tracing import TraceFilter, TraceStore
 
 from ._content import NewRow, Source, answer_key, check_content, clean_message, row_id_of
@@ -70,8 +70,7 @@ class CompletionFilter:
         query = query.where(Completion.project_id == project_id)
         if self.model is not None:
             query = query.where(Completion.model == self.model)
-        for name, value in (self.metadata or {}).items():
-            query = query.where(Completion.meta[name].as_string() == value)
+        query = query.where(*has_entries(Completion.meta, self.metadata))
         if self.since is not None:
             query = query.where(Completion.created_at >= self.since)
         return query if self.until is None else query.where(Completion.created_at < self.until)

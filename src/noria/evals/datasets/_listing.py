@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Text, cast, select
 
 from noria.messages import text_of
-from noria.store import Cursor, Database, DatasetRow, Page
+from noria.store import Cursor, Database, DatasetRow, Page, has_entries
 
 from ._versions import ROW_COLUMNS, Row, alive, read_rows
 
@@ -35,8 +35,7 @@ async def list_rows(database: Database, dataset_id: str, version: int, wanted: R
     query = select(*ROW_COLUMNS).where(DatasetRow.dataset_id == dataset_id, alive(version))
     if wanted.split is not None:
         query = query.where(DatasetRow.split == wanted.split)
-    for name, value in wanted.metadata.items():
-        query = query.where(DatasetRow.content["metadata"][name].as_string() == value)
+    query = query.where(*has_entries(DatasetRow.content["metadata"], wanted.metadata))
     if wanted.text:
         query = query.where(_may_hold(database, wanted.text))
     query = query.order_by(DatasetRow.ordinal.desc() if falling else DatasetRow.ordinal)
