@@ -98,6 +98,14 @@ def test_by_pattern_from_the_other_hub_and_from_the_disk(instance: NoriaServer, 
     assert text.usage is not None
 
 
+def test_weights_are_removed_of_a_model_that_never_ran(instance: NoriaServer) -> None:
+    assert imported(instance, "unused", "ms:org/tiny/tiny.gguf")["status"] == "completed"
+    done = noria(instance, "models", "remove", "unused", "--weights", "--yes")
+    assert done.returncode == 0, done.stderr
+    with instance.client() as client:
+        assert client.get("/v1/noria/models/unused").json()["state"] == "missing_weights"
+
+
 def test_what_cannot_be_served_makes_no_card(instance: NoriaServer) -> None:
     job = imported(instance, "alien", "hf:org/tiny/other.gguf")
     assert job["status"] == "failed"

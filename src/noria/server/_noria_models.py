@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Annotated, Any, Literal
 
@@ -206,7 +207,8 @@ async def remove_model(model: str, caller: Admin, noria: NoriaDep, weights: bool
     card, _ = await noria.hub.catalogue.find(model, caller.project_id)
     if card.weights is None:
         raise InvalidRequest(f"{card.id} has no weights.", param="model")
-    await noria.supervisor.stop(card.id)
+    with contextlib.suppress(NotFound):  # it has never run here
+        await noria.supervisor.stop(card.id)
     removed = await asyncio.to_thread(noria.weights.remove, card.weights)
     return {"id": card.id, "object": "noria.weights.deleted", "deleted": removed}
 
