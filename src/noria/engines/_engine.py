@@ -137,7 +137,8 @@ class Engine:
         """
         self.state = "draining"
         # All at once: while one was waited for, the next could begin another.
-        tasks = [task for task in (self._restarter, self._starting, self._watcher) if task is not None]
+        tasks: list[asyncio.Task[Any]] = [task for task in (self._restarter, self._watcher) if task is not None]
+        tasks += [self._starting] if self._starting is not None else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

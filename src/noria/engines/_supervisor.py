@@ -105,7 +105,7 @@ class Supervisor:
             await asyncio.gather(self._tender, return_exceptions=True)
         for engine in self._engines.values():
             engine.idle.set()  # cuts short the draining that goes on
-        await asyncio.gather(*(self._end(engine, 0) for engine in self._engines.values()), return_exceptions=True)
+        await asyncio.gather(*[self._end(engine, 0) for engine in self._engines.values()], return_exceptions=True)
         self._engines.clear()
         shutil.rmtree(self._run_dir, ignore_errors=True)
         with contextlib.suppress(OSError):
