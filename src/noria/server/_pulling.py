@@ -6,7 +6,9 @@ Both may run again after a crash: what was pulled stays, what was prepared stays
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,13 @@ class Importer:
 
 
 async def _pull(hub: Hub, weights: str, context: JobContext) -> Path:
-    return await asyncio.to_thread(hub.weights.pull, weights, _report_to(context))
+    """In a thread of its own: a pull lasts minutes, and a few of them would hold all threads that uploads and searches need."""
+    own = ThreadPoolExecutor(1, thread_name_prefix="noria-pull")
+    here, report = contextvars.copy_context(), _report_to(context)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(own, lambda: here.run(hub.weights.pull, weights, report))
+    finally:
+        own.shutdown(wait=False)  # it ends by itself when the job is to stop
 
 
 def _report_to(context: JobContext) -> Callable[[PullProgress], None]:
