@@ -443,3 +443,20 @@ async def test_an_engine_that_says_that_it_failed_is_not_waited_for(supervisor: 
     (status,) = supervisor.status()
     assert status.state == "backing_off"
     assert status.pid is None or gone(status.pid)
+
+
+async def test_a_far_engines_health_is_asked_where_its_name_led_when_it_was_checked(supervisor: Supervisor) -> None:
+    """A name that would lead elsewhere by now (DNS rebinding) is not looked up again."""
+    asked: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, supervisor.lease(EngineSpec("far", url=f"http://engine.invalid:{port}", address="127.0.0.1")) as endpoint:
+        assert endpoint.base_url == f"http://engine.invalid:{port}"
+    assert [line for line in asked[0].split("\r\n") if line.lower().startswith("host:")] == [f"Host: engine.invalid:{port}"]

@@ -41,6 +41,8 @@ class EngineSpec:
     """What it is expected to need; counted until it runs, and then if it uses less."""
     drain_s: float = 30.0
     """How long requests in flight may go on when it is to stop."""
+    address: str | None = field(default=None, compare=False)
+    """Where the name in `url` led when it was checked: its health is asked there, whatever the name leads to a moment later."""
 
     def __post_init__(self) -> None:
         if bool(self.command) == (self.url is not None):

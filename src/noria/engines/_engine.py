@@ -291,10 +291,28 @@ def _retrieve(task: asyncio.Task[Endpoint]) -> None:
         task.exception()
 
 
-def probe_client(endpoint: Endpoint) -> httpx.AsyncClient:
-    """A client for health checks; no proxy of the environment stands between the server and its engines."""
+def probe_client(endpoint: Endpoint, address: str | None = None) -> httpx.AsyncClient:
+    """A client for health checks; no proxy of the environment stands between the server and its engines.
+
+    `address`: connect there instead of looking the name up again.
+    """
+    if address is not None:
+        return httpx.AsyncClient(transport=_Pinned(address), trust_env=False)
     uds = str(endpoint.socket_path) if endpoint.socket_path else None
     return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=uds), trust_env=False)
+
+
+class _Pinned(httpx.AsyncHTTPTransport):
+    """Connects to one address; `Host` and the certificate's name stay those of the URL."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._address = address
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.extensions = {**request.extensions, "sni_hostname": request.url.host}
+        request.url = request.url.copy_with(host=self._address)
+        return await super().handle_async_request(request)
 
 
 async def is_healthy(client: httpx.AsyncClient, endpoint: Endpoint, path: str, timeout_s: float = 5.0) -> bool:

@@ -220,6 +220,7 @@ class Supervisor:
         remote = self._remote.get(spec.name)
         if remote is None or remote.spec != spec:
             remote = self._remote[spec.name] = _Remote(spec)
+        remote.spec = spec  # equal, but for the address that was checked just now
         await remote.check()
         return remote.endpoint
 
@@ -237,7 +238,7 @@ class _Remote:
     async def check(self) -> None:
         if time.monotonic() - self._healthy_at < REMOTE_CHECK_S:
             return
-        async with probe_client(self.endpoint) as client:
+        async with probe_client(self.endpoint, self.spec.address) as client:
             healthy = await is_healthy(client, self.endpoint, self.spec.health_path)
         if not healthy:
             self._last_error = f"{self.spec.url}{self.spec.health_path} does not answer 200."

@@ -127,9 +127,10 @@ class Hub:
             base, _ = await self.catalogue.find(card.base, project_id)
             return await self.engine_spec(base, project_id)
         if card.engine == "url":
+            address: str | None = None
             if self.guards(card):  # again, not only when it was added: a name may lead elsewhere by now
-                await check_public_url(card.base_url or "", param="base_url")
-            return EngineSpec(name=card.id, url=card.base_url, health_path=card.health_path)
+                address = (await check_public_url(card.base_url or "", param="base_url"))[0]
+            return EngineSpec(name=card.id, url=card.base_url, health_path=card.health_path, address=address)
         directory: Path | None = None
         if card.folder is not None or card.weights is not None:
             directory = await self.prepared_folder(card, project_id)
