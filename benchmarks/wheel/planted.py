@@ -102,7 +102,7 @@ def plant_failures(on: Stage, good: str, train: Rows, options: argparse.Namespac
 
 def plant_drops(on: Stage, train: Rows, options: argparse.Namespace, found: list[dict[str, Any]]) -> None:
     for number in range(options.drops):
-        kind, name = ("thumbs down", "corrections")[number % 2], f"drop-{number}"
+        kind, name = ("thumbs down", "corrections", "labels")[number % 3], f"drop-{number}"
         print(f"{name}: {kind}", flush=True)
         steps = [{"share": 0.3, "min_requests": 400, "minutes": 0}]
         changes = {"canary": {"steps": steps, "max_hours": 0.5}, "guard": {"every_s": 1.0, "watch_hours": 0}}
@@ -138,9 +138,15 @@ def use(on: Stage, route: str, kind: str, drawn: random.Random) -> int:
         body = {"model": route, "messages": conversation(text), "max_tokens": LONGEST, "temperature": 0, "user": user}
         reply = on.client.post("/v1/chat/completions", json=body).raise_for_status()
         unhappy = drawn.random() < (0.05 if reply.headers["x-noria-model"] == MODEL else 0.6)
-        said = {"correction": "Something else."} if unhappy and kind == "corrections" else {"rating": "down" if unhappy else "up"}
-        given = {"completion_id": reply.json()["id"], **said}
-        on.client.post("/v1/noria/feedback", json=given).raise_for_status()
+        answer = reply.json()
+        if kind == "labels":
+            answered = (answer["choices"][0]["message"]["content"] or "").strip()
+            said = {"label": word(answered != "Yes") if unhappy else answered or "No"}
+        elif kind == "corrections" and unhappy:
+            said = {"correction": "Something else."}
+        else:
+            said = {"rating": "down" if unhappy else "up"}
+        on.client.post("/v1/noria/feedback", json={"completion_id": answer["id"], **said}).raise_for_status()
     return len(rows)
 
 
