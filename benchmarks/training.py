@@ -76,7 +76,7 @@ def run(arguments: list[str], module: str = "noria.training") -> list[dict[str, 
         env=env,
     )
     assert process.stdout is not None
-    told = [{**json.loads(line), "at": time.monotonic()} for line in process.stdout if line.startswith(b"{")]
+    told = [{**json.loads(line), "at": time.monotonic()} for line in process.stdout if line.startswith(b'{"')]
     if process.wait():
         raise SystemExit(f"{module} {' '.join(arguments)} ended with {process.returncode}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
