@@ -253,7 +253,8 @@ def _shown(key: str, value: Any) -> Iterator[str]:
             if len(flat) > _LISTED:
                 yield table([key, ""], [[name.removeprefix(f"{key}."), item] for name, item in flat])
             else:
-                yield f"- `{key}`: " + ", ".join(f"{name.removeprefix(f'{key}.')} {item}" for name, item in flat)
+                parts = (item if name == key else f"{name.removeprefix(f'{key}.')} {item}" for name, item in flat)
+                yield f"- `{key}`: " + ", ".join(parts)
         return
     flat = [(name, dict(_flat("", item))) for name, item in rows]
     columns = list(dict.fromkeys(column for _, row in flat for column in row))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,44 +26,13 @@ __all__ = [
 _TIMEOUT_S = 1.0
 
 
-def complete_store(incomplete: str) -> list[str]:
-    """Names of vector stores."""
-    return _names("/v1/vector_stores?limit=100", "name", incomplete)
+def _of(path: str, field: str = "name") -> Callable[[str], list[str]]:
+    """Completes this field of what is listed at `path`, of the newest hundred where there are more."""
 
+    def complete(incomplete: str) -> list[str]:
+        return _names(path, field, incomplete)
 
-def complete_model(incomplete: str) -> list[str]:
-    """Ids of models."""
-    return _names("/v1/noria/models", "id", incomplete)
-
-
-def complete_dataset(incomplete: str) -> list[str]:
-    """Names of datasets."""
-    return _names("/v1/noria/datasets?limit=100", "name", incomplete)
-
-
-def complete_prompt(incomplete: str) -> list[str]:
-    """Names of prompts."""
-    return _names("/v1/noria/prompts?limit=100", "name", incomplete)
-
-
-def complete_eval(incomplete: str) -> list[str]:
-    """Names of evals."""
-    return _names("/v1/evals?limit=100", "name", incomplete)
-
-
-def complete_wheel(incomplete: str) -> list[str]:
-    """Names of wheels."""
-    return _names("/v1/noria/wheels?limit=100", "name", incomplete)
-
-
-def complete_job(incomplete: str) -> list[str]:
-    """Ids of jobs, of the newest hundred."""
-    return _names("/v1/noria/jobs?limit=100", "id", incomplete)
-
-
-def complete_tuning_job(incomplete: str) -> list[str]:
-    """Ids of fine-tuning jobs, of the newest hundred."""
-    return _names("/v1/fine_tuning/jobs?limit=100", "id", incomplete)
+    return complete
 
 
 def _names(path: str, field: str, incomplete: str) -> list[str]:
@@ -85,3 +54,13 @@ def _rows(path: str) -> Iterator[dict[str, Any]]:
         request.add_header("authorization", f"Bearer {token}")
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310
         yield from json.load(reply)["data"]
+
+
+complete_dataset = _of("/v1/noria/datasets?limit=100")
+complete_eval = _of("/v1/evals?limit=100")
+complete_job = _of("/v1/noria/jobs?limit=100", "id")
+complete_model = _of("/v1/noria/models", "id")
+complete_prompt = _of("/v1/noria/prompts?limit=100")
+complete_store = _of("/v1/vector_stores?limit=100")
+complete_tuning_job = _of("/v1/fine_tuning/jobs?limit=100", "id")
+complete_wheel = _of("/v1/noria/wheels?limit=100")
