@@ -9,7 +9,8 @@ Sides, taken in turn within each round so that the machine's moods fall on all o
 
 Run: python benchmarks/engine.py --gguf MODEL.gguf [--sides noria,genai,llama,noise] [--rounds 3] --out result.json
 Peers are installed by pip into a virtual environment under --cache, once. llama-cpp-python compiles for about 13 minutes.
-Prompts are distinct, greedy, of about 60 tokens; every answer has exactly --tokens tokens (the end token is forbidden).
+Prompts are distinct, greedy, of about 60 tokens; every answer has exactly --tokens tokens (the end token is forbidden; not so
+for llama, whose streamed tokens are counted instead).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ PEERS = {
     "genai": ["openvino-genai==2026.4.1.0", "uvicorn", "uvloop", "httptools", "orjson"],
     "llama": ["llama-cpp-python[server]==0.3.16"],
 }
+JSON = {"Content-Type": "application/json"}
 TOPICS = (
     "rivers",
     "glass",
@@ -119,8 +121,10 @@ def start(name: str, options: argparse.Namespace, folder: Path) -> Side:
         command += [str(options.gguf), socket]
         extra = {}
     else:
-        config = {"host": "127.0.0.1", "port": 8777, "models": [{"model": str(options.gguf), "model_alias": "bench"}]}
-        config["models"][0] |= {"n_ctx": 2048, "n_batch": 512, "use_extra_bufts": False}
+        # Without interrupt_requests=False a new request cuts the one that runs, by llama-cpp-python's default.
+        config: dict[str, Any] = {"host": "127.0.0.1", "port": 8777, "interrupt_requests": False}
+        config["models"] = [{"model": str(options.gguf), "model_alias": "bench"}]
+        config["models"][0] |= {"n_ctx": 2048, "n_batch": 512, "n_threads": os.cpu_count()}
         (folder / "llama.json").write_text(json.dumps(config))
         command = [
             str(peer_python("llama", options.cache)),
@@ -163,7 +167,7 @@ async def one_stream(client: httpx.AsyncClient, side: Side, number: int, num_tok
         **side.extra,
     }
     begun, first, pieces = time.perf_counter(), 0.0, 0
-    async with client.stream("POST", "/v1/chat/completions", content=orjson.dumps(body)) as answer:
+    async with client.stream("POST", "/v1/chat/completions", content=orjson.dumps(body), headers=JSON) as answer:
         answer.raise_for_status()
         async for line in answer.aiter_lines():
             if line.startswith("data: {"):
@@ -171,7 +175,8 @@ async def one_stream(client: httpx.AsyncClient, side: Side, number: int, num_tok
                 if choices and choices[0]["delta"].get("content"):
                     pieces += 1
                     first = first or time.perf_counter() - begun
-    return Stream(first, time.perf_counter() - begun, num_tokens)
+    # The end token is forbidden to the other two, which may send several tokens at once; llama.cpp may end, and sends each alone.
+    return Stream(first, time.perf_counter() - begun, pieces if side.name == "llama" else num_tokens)
 
 
 def cpu_seconds(side: Side) -> float:

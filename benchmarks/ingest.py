@@ -166,7 +166,7 @@ SIDES: dict[str, Callable[[Api, list[Path], Path], int]] = {
     "langchain": side_langchain,
     "llamaindex": side_llamaindex,
 }
-PACKAGES = {"langchain": "langchain-chroma", "llamaindex": "llama-index-core", "noria": "noria"}
+PACKAGES = {"langchain": "langchain-chroma", "llamaindex": "llama-index-core", "noria": "noria-llm"}
 
 
 def measure(name: str, api: Api, documents: list[Path]) -> dict[str, Any]:

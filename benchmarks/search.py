@@ -282,7 +282,7 @@ def measure(name: str, data: Data, rounds: int) -> dict[str, Any]:
         for kind, search in searches.items():
             for label, one_in in FILTERS.items():
                 result[f"{kind} {label}"] = _measured(search, data, one_in, rounds, recall=kind == "vector")
-        packages = {"noria": "noria", "chroma": "chromadb", "lancedb": "lancedb"}
+        packages = {"noria": "noria-llm", "chroma": "chromadb", "lancedb": "lancedb"}
         result["version"] = importlib.metadata.version(packages[name])
         return result
 
