@@ -7,7 +7,7 @@ table of fields is generated from these classes. Source: https://platform.openai
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -59,6 +59,8 @@ class JsonSchemaFormat(Body):
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
 Stop = str | Annotated[list[str], Field(max_length=4)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
+_Item = TypeVar("_Item")
+_Some = Annotated[list[_Item], Field(min_length=1)]
 
 
 class StructuredOutputs(Body):
@@ -87,7 +89,7 @@ class _Sampling(Body):
     # Beyond OpenAI's, with vLLM's names: forwarded, honoured by the local engine.
     top_k: int | None = Field(default=None, ge=-1)
     min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
     structured_outputs: StructuredOutputs | None = None
 
 
@@ -131,7 +133,7 @@ class CompletionBody(_Sampling):
 
     refused: ClassVar[dict[str, str]] = {"suffix": "text insertion is not built"}
 
-    prompt: str | list[str] | list[int] | list[list[int]] = Field(union_mode="smart")
+    prompt: str | _Some[str] | _Some[int] | _Some[_Some[int]] = Field(union_mode="smart")
     best_of: int | None = Field(default=None, ge=1, le=20)
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=5)
