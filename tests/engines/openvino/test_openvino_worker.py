@@ -188,6 +188,7 @@ REFUSED = [
     ({"max_tokens": 2000}, "max_tokens", "context_length_exceeded"),
     ({"messages": [{"role": "user", "content": "x" * 1100}]}, "messages", "context_length_exceeded"),
     ({"logit_bias": {"999": 1}}, "logit_bias", None),
+    ({"repetition_penalty": 1e-40}, "repetition_penalty", "invalid_value"),
     ({"top_logprobs": 2}, "top_logprobs", None),
     ({"stop": ["a"] * 5}, "stop", None),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}, None, None),

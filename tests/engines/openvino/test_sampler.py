@@ -99,3 +99,10 @@ def test_top_logprobs_are_the_likeliest_in_order() -> None:
     exact = log_softmax(row)
     assert [t for t, _ in numbers.top] == np.argsort(-row)[:20].tolist()
     assert [p for _, p in numbers.top] == pytest.approx(sorted(exact, reverse=True)[:20], abs=1e-4)
+
+
+def test_a_draw_at_the_very_end_falls_on_a_token_that_has_weight() -> None:
+    cumulative = np.cumsum(np.array([0.1, 0.2, 0.3, 0.0], np.float64))
+    assert _sampler._at(cumulative, 1.0) == 2
+    with pytest.raises(ArithmeticError):
+        _sampler._at(np.array([0.0, np.nan]), 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,36 @@ def test_verified_guesses_change_no_token() -> None:
         assert alone.num_generated == 120
         saved += 120 - len(got[alone.id])
     assert saved > 0
+
+
+class Broken:
+    """A grammar whose parser raises once a token is accepted."""
+
+    error = None
+
+    def fill_mask(self, row: np.ndarray[Any, Any]) -> None:
+        row[:] = -1
+
+    def accept(self, token: int) -> None:
+        raise RuntimeError("out of fuel")
+
+    def finished(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_answer_that_cannot_be_sampled_ends_alone(alone: bool) -> None:
+    model = tiny.paged()
+    engine = Engine(model, Limits(model.block_size, 512, 64, 16), frozenset(), lambda _: None)
+    overflowing = Sequence([1, 2, 3], Sampling(9, temperature=1.0, repetition_penalty=1e-40))
+    broken = Sequence([4, 5], Sampling(9, temperature=0.0), constraint=Broken())
+    sound = [] if alone else [Sequence([6], Sampling(9, temperature=t, top_logprobs=1)) for t in (0.0, 1.0)]
+    sequences = [overflowing, *sound, broken]
+    for group in [[s] for s in sequences] if alone else [sequences]:
+        got = run_engine(engine, group, [0] * len(group))
+        assert all(got[s.id][-1].finish == s.finish for s in group)
+    assert [s.finish for s in sequences] == ["error", *["length" for _ in sound], "error"]
+    assert all(s.num_generated == 9 for s in sound)
 
 
 def test_wide_steps_share_the_cache_with_narrow_ones() -> None:

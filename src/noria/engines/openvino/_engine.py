@@ -172,9 +172,9 @@ class Engine:
             if item.samples:
                 rows.append(row - 1)
                 sampling.append(item.sequence)
-        chosen = sample(logits if len(rows) == len(logits) else logits[rows], sampling) if rows else []
+        chosen = self._sample(logits if len(rows) == len(logits) else logits[rows], sampling) if rows else []
         self.scheduler.computed(planned)
-        sampled = {s.id: self._extend(s, c) for s, c in zip(sampling, chosen, strict=True)}
+        sampled = {s.id: self._take(s, c) for s, c in zip(sampling, chosen, strict=True)}
         events: list[Event] = []
         for item in planned:
             s = item.sequence
@@ -193,15 +193,35 @@ class Engine:
         kept: tuple[Sampled, ...] = ()
         right = 0
         for row, guess in zip(logits, (*item.guesses, None), strict=True):
-            (sampled,) = sample(row[None], [sequence])
-            kept += self._extend(sequence, sampled)
-            if sequence.finish is not None or sampled.token != guess:
+            (sampled,) = self._sample(row[None], [sequence])
+            kept += self._take(sequence, sampled)
+            if sequence.finish is not None or sequence.tokens[-1] != guess:
                 break
             right += 1
             self.scheduler.advance(sequence, 1)
         if sequence.lookup is not None:
             sequence.lookup.learn(len(item.guesses), right)
         return Event(sequence, kept, finish=sequence.finish)
+
+    def _sample(self, logits: Array, sequences: list[Sequence]) -> list[Sampled | None]:
+        """A token a row; None for a sequence that none can be drawn for: the others must not end with it."""
+        try:
+            return [*sample(logits, sequences)]
+        except Exception:
+            if len(sequences) > 1:
+                return [self._sample(logits[i : i + 1], [sequence])[0] for i, sequence in enumerate(sequences)]
+            _log.exception("no token can be drawn for an answer")
+            return [None]
+
+    def _take(self, sequence: Sequence, sampled: Sampled | None) -> tuple[Sampled, ...]:
+        """Extends the sequence; whatever fails ends this one alone."""
+        if sampled is not None:
+            try:
+                return self._extend(sequence, sampled)
+            except Exception:
+                _log.exception("an answer cannot go on")
+        self.scheduler.finish(sequence, "error")
+        return ()
 
     def _extend(self, sequence: Sequence, sampled: Sampled) -> tuple[Sampled, ...]:
         """Appends a sampled token, or ends the sequence; gives the tokens that belong to the answer."""

@@ -137,7 +137,11 @@ def _filters(sampling: Sampling) -> bool:
 
 def _at(cumulative: Array, draw: float) -> int:
     """The index that a draw falls on; never one of zero weight."""
-    return int(np.searchsorted(cumulative, draw * cumulative[-1], side="right"))
+    total = cumulative[-1]
+    if not 0 < total < np.inf:
+        raise ArithmeticError(f"The tokens' weights add up to {total}: the logits are not numbers, or nothing is allowed.")
+    # A draw that is rounded up to the total falls on the last index of any weight.
+    return int(min(np.searchsorted(cumulative, draw * total, side="right"), np.searchsorted(cumulative, total)))
 
 
 def _draw_filtered(weights: Array, sampling: Sampling, draw: float) -> int:
