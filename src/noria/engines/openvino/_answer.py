@@ -88,8 +88,10 @@ class Choice:
     def take(self, event: Event) -> Piece:
         if self.finish is not None:
             return Piece()
-        if event.prompt_logprobs and event.prompt_from == len(self.prompt_logprobs) + 1:
-            self.prompt_logprobs += event.prompt_logprobs
+        # After a pre-emption the prompt is read anew, in other chunks: what is known already is left out.
+        known = len(self.prompt_logprobs) + 1 - event.prompt_from
+        if event.prompt_logprobs and known >= 0:
+            self.prompt_logprobs += event.prompt_logprobs[known:]
         piece = Piece()
         for sampled in event.sampled:
             self.num_tokens += 1

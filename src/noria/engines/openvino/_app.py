@@ -111,9 +111,9 @@ class WorkerApp:
             return
         except NoriaError as error:
             await _send_error(send, error)
-        except Exception:
+        except Exception as error:
             _log.exception("a request failed")
-            await _send_error(send, NoriaError("The engine failed; its log says why.", code="engine_error"))
+            await _send_error(send, _shown(error))
 
     # Life -------------------------------------------------------------------------------------------------------
 
@@ -287,6 +287,8 @@ class _Answering:
         for event in await self._box.take():
             choice = self._by_id[event.sequence.id]
             piece = choice.take(event)
+            if choice.failed and engine.failure is None:
+                raise NoriaError("This answer failed; the engine's log says why.", code="engine_error")
             if choice.failed:
                 raise Unavailable("The engine failed while answering.", code="engine_failed", retry_after_s=5)
             if piece.finish and event.finish is None:  # a stop string, which the engine does not know of
@@ -311,6 +313,18 @@ class _Answering:
         pieces = await self._pieces(engine)  # an engine that fails before the first token still answers with a status
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            await self._chunks(send, engine, pieces)
+        except _ClientGone:
+            raise
+        except Exception as error:  # the status is sent: what comes now must be an event
+            if not isinstance(error, NoriaError):
+                _log.exception("a stream failed")
+            data = bytearray()
+            _append(data, {"error": _shown(error).to_dict()})
+            await send({"type": "http.response.body", "body": bytes(data), "more_body": False})
+
+    async def _chunks(self, send: Send, engine: Engine, pieces: list[tuple[Choice, Piece]]) -> None:
         data = bytearray()
         for choice in self._choices:
             _append(data, self._writer.first_chunk(choice.index))
@@ -322,12 +336,7 @@ class _Answering:
             if data:
                 await send({"type": "http.response.body", "body": bytes(data), "more_body": True})
             data = bytearray()
-            try:
-                pieces = await self._pieces(engine)
-            except Unavailable as error:
-                _append(data, {"error": error.to_dict()})
-                await send({"type": "http.response.body", "body": bytes(data), "more_body": False})
-                return
+            pieces = await self._pieces(engine)
         if self._job.include_usage:
             _append(data, self._writer.usage_chunk(usage(self._job, self._choices)))
         data += b"data: [DONE]\n\n"
@@ -364,6 +373,11 @@ async def _read_body(receive: Receive) -> bytes:
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+def _shown(error: Exception) -> NoriaError:
+    """What a client is told: a bug's words stay in the log."""
+    return error if isinstance(error, NoriaError) else NoriaError("The engine failed; its log says why.", code="engine_error")
 
 
 async def _send_error(send: Send, error: NoriaError) -> None:
