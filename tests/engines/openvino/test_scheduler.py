@@ -89,6 +89,24 @@ def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
     assert long.num_computed >= 32
 
 
+def test_prompts_that_fit_one_at_a_time_are_read_once() -> None:
+    scheduler = Scheduler(BlockPool(100), Limits(32, 4096, 256, 8))
+    sequences = [Sequence([i] * 2560, Sampling(8)) for i in range(4)]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    computed = 0
+    while planned := scheduler.plan():
+        computed += sum(item.count for item in planned)
+        sampling = [item.sequence for item in planned if item.samples]
+        scheduler.computed(planned)
+        for sequence in sampling:
+            sequence.tokens.append(9)
+            if sequence.num_generated == 8:
+                scheduler.finish(sequence, "length")
+    assert [s.num_preempted for s in sequences] == [0, 0, 0, 0]
+    assert computed == 4 * (2560 + 7)
+
+
 def test_a_request_that_cannot_fit_is_refused() -> None:
     scheduler = Scheduler(BlockPool(4), Limits(8, 1000, 32, 8))
     scheduler.refuse_if_too_long(30, 2)

@@ -162,9 +162,11 @@ class Scheduler:
         """Attaches cached blocks if the rest of the sequence fits beside those running; else leaves it as it was."""
         shared = self._share_prefix(sequence)
         needed = self._blocks_for(len(sequence.tokens)) - len(shared)
-        # One block of slack a running sequence: admitting into the very last block would pre-empt at once.
+        # What those still reading their prompts will take is theirs already; and one block of slack a running sequence, for
+        # admitting into the very last block would pre-empt at once.
+        promised = sum(max(0, self._blocks_for(len(s.tokens)) - len(s.blocks)) for s in self.running)
         slack = len(self.running)
-        if needed + slack > self.pool.num_free and self.running:
+        if needed + promised + slack > self.pool.num_free and self.running:
             self.pool.release(shared)
             return False
         sequence.blocks = shared
