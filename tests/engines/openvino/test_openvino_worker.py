@@ -215,6 +215,9 @@ def test_other_refusals(http: httpx.Client, client: openai.OpenAI) -> None:
         client.completions.create(model="tiny", prompt="a", suffix="b")
     with pytest.raises(openai.BadRequestError, match="best_of"):
         client.completions.create(model="tiny", prompt="a", best_of=2)
+    for prompt in ([], [[]], ""):
+        answer = http.post("/v1/completions", json={"model": "tiny", "prompt": prompt, "stream": True}, timeout=5)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
     assert http.post("/v1/chat/completions", content=b"{").status_code == 400
     assert http.get("/nothing").status_code == 404
 

@@ -87,6 +87,8 @@ class JobMaker:
             raise UnsupportedField("best_of other than n is not supported.", param="best_of", hint="Ask for n answers.")
         if request.max_tokens == 0 and not request.echo:
             raise InvalidRequest("max_tokens 0 needs echo: true.", param="max_tokens", code="invalid_value")
+        if not request.prompts:
+            raise InvalidRequest("prompt: at least one is needed.", param="prompt", code="invalid_value")
         grammar = self._structured(request)
         prompts = [self._prompt_tokens(p) for p in request.prompts]
         asked = 16 if request.max_tokens is None else request.max_tokens
