@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -117,3 +118,19 @@ async def test_a_stream_that_fails_midway_ends_with_an_event(folder: Path, monke
     last = orjson.loads(sent[-1]["body"].removeprefix(b"data: "))
     assert last["error"]["code"] == "engine_error"
     assert "secret" not in last["error"]["message"]
+
+
+async def test_a_long_text_is_tokenised_beside_the_event_loop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, threads = Tokenizer.encode, list[threading.Thread]()
+
+    def noting(self: Tokenizer, text: str) -> list[int]:
+        threads.append(threading.current_thread())
+        return encode(self, text)
+
+    monkeypatch.setattr(Tokenizer, "encode", noting)
+    async with running(folder) as app:
+        long = await post(app, "/v1/noria/tokenize", {"text": "x" * 100_000})
+        await post(app, "/v1/noria/tokenize", {"messages": [{"role": "user", "content": "x" * 100_000}]})
+        await post(app, "/v1/noria/tokenize", {"text": "short"})
+    assert orjson.loads(long[1]["body"])["num_tokens"] == 100_000
+    assert [thread is threading.main_thread() for thread in threads] == [False, False, True]

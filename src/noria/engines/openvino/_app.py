@@ -220,14 +220,8 @@ class WorkerApp:
         await _send_json(send, 200 if state["status"] == "ready" else 503, state)
 
     async def _tokenize(self, receive: Receive, send: Send) -> None:
-        maker = self._ready().maker
-        request = parse_body(TokenizeRequest, await _read_body(receive))
-        if (request.text is None) == (request.messages is None):
-            raise InvalidRequest("Give one of text and messages.", param="text")
-        if request.messages is not None:
-            tokens = maker.count_chat([message.to_turn() for message in request.messages], request.tools or ())
-        else:
-            tokens = maker.tokenizer.encode(request.text or "")
+        maker, body = self._ready().maker, await _read_body(receive)
+        tokens = _tokens(maker, body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(_tokens, maker, body)
         await _send_json(send, 200, {"num_tokens": len(tokens), "tokens": tokens})
 
     async def _job(self, served: Served, body: bytes, *, chat: bool) -> Job:
@@ -262,6 +256,15 @@ class WorkerApp:
             left = [sequence for sequence in sequences if sequence.finish is None]
             if left:
                 served.engine.cancel(left)
+
+
+def _tokens(maker: JobMaker, body: bytes) -> list[int]:
+    request = parse_body(TokenizeRequest, body)
+    if (request.text is None) == (request.messages is None):
+        raise InvalidRequest("Give one of text and messages.", param="text")
+    if request.messages is not None:
+        return maker.count_chat([message.to_turn() for message in request.messages], request.tools or ())
+    return maker.tokenizer.encode(request.text or "")
 
 
 def _make_job(maker: JobMaker, request: ChatRequest | CompletionRequest, adapter: Adapter | None) -> Job:
