@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import PG_BIN, NoriaServer, Postgres, running_server
 
-pytestmark = [pytest.mark.postgres, pytest.mark.skipif(not (PG_BIN / "initdb").exists(), reason="needs PostgreSQL 15")]
+pytestmark = [pytest.mark.postgres, pytest.mark.skipif(not (PG_BIN / "initdb").exists(), reason="needs PostgreSQL")]
 
 CHAT: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
 # Each needs the database: what is only asked of a model may be answered meanwhile.
