@@ -121,6 +121,18 @@ def test_deleting_a_file_takes_it_out_of_search_at_once(server: NoriaServer) -> 
     assert client.files.retrieve(file.id).id == file.id  # the upload stays
 
 
+def test_the_upload_goes_with_the_last_store_that_has_it(server: NoriaServer) -> None:
+    client = server.openai()
+    file = upload(client, WATER)
+    stores = [client.vector_stores.create(file_ids=[file.id]).id for _ in range(2)]
+    for store_id, gone in zip(stores, (False, True), strict=True):
+        wait(client, store_id)
+        reply = client.vector_stores.files.delete(file.id, vector_store_id=store_id, extra_query={"delete_upload": True})
+        assert reply.model_extra == {"noria": {"upload_deleted": gone}}
+        left = {row.id for row in client.files.list()}
+        assert (file.id in left) is not gone
+
+
 def test_a_broken_file_is_reported_and_the_rest_goes_in(server: NoriaServer) -> None:
     client = server.openai()
     good, bad = upload(client, WATER, "good.md"), upload(client, b"%PDF-1.7 broken", "bad.pdf")

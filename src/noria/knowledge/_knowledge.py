@@ -121,6 +121,16 @@ class Knowledge:
             await self._release({row.text_sha256})
         await self.retrieval.file_removed(row.store_id, row.ordinal, ids)
 
+    async def forget_unused(self, file_id: str) -> bool:
+        """Deletes an uploaded file that no store has any more; whether it did."""
+        async with self._blobs.references:
+            async with self._database.write() as session:
+                in_a_store = select(StoreFile.ordinal).where(StoreFile.file_id == file_id).exists()
+                unused = delete(File).where(File.id == file_id, ~in_a_store).returning(File.sha256)
+                sha256 = await session.scalar(unused)
+            await self._release({sha256})
+        return sha256 is not None
+
     async def delete(self, store: VectorStore) -> None:
         async with self._blobs.references:
             async with self._database.read() as session:

@@ -307,10 +307,21 @@ async def update_store_file(
 
 
 @router.delete("/v1/vector_stores/{vector_store_id}/files/{file_id}", summary="Take a file out of a vector store")
-async def detach_file(vector_store_id: str, file_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+async def detach_file(
+    vector_store_id: str,
+    file_id: str,
+    caller: Data,
+    noria: NoriaDep,
+    delete_upload: Annotated[
+        bool, Query(description="Beyond OpenAI's: delete the uploaded file as well, unless another store has it.")
+    ] = False,
+) -> dict[str, Any]:
     row = await noria.knowledge.stores.file(await _store(noria, caller, vector_store_id), file_id)
     await noria.knowledge.remove_file(row)
-    return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
+    shown: dict[str, Any] = {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
+    if delete_upload:
+        shown["noria"] = {"upload_deleted": await noria.knowledge.forget_unused(file_id)}
+    return shown
 
 
 @router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}/content", summary="The text extracted from a file")
