@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import uvicorn
 
 from noria.engines.openvino._app import WorkerApp
 from noria.engines.openvino._serving import ServeOptions, load
+
+_SWITCH_S = 0.0005
 
 
 def main() -> None:
@@ -42,6 +45,9 @@ def main() -> None:
         max_adapters=given.max_adapters,
     )
     listen: dict[str, Any] = {"uds": given.uds} if given.uds else {"host": "127.0.0.1", "port": given.port}
+    # The engine's thread computes in Python too, between steps. By default it keeps the interpreter for 5 ms each time it gets
+    # it, which the event loop would wait for at every socket call (https://bugs.python.org/issue7946).
+    sys.setswitchinterval(_SWITCH_S)
     app = WorkerApp(given.name, functools.partial(load, options))
     uvicorn.run(app, **listen, loop="uvloop", http="httptools", log_level="warning", access_log=False, timeout_keep_alive=75)
 
