@@ -18,8 +18,9 @@ from decoder_reference import forward, log_softmax
 
 from noria.engines.openvino._answer import Choice
 from noria.engines.openvino._app import WorkerApp
-from noria.engines.openvino._engine import Engine
+from noria.engines.openvino._engine import Engine, Event
 from noria.engines.openvino._job import Job
+from noria.engines.openvino._sampler import Sampled
 from noria.engines.openvino._scheduler import Limits
 from noria.engines.openvino._sequence import Sampling, Sequence
 from noria.engines.openvino._serving import ServeOptions, load
@@ -65,6 +66,29 @@ def test_prompt_logprobs_survive_a_preemption(tokenizer: Tokenizer, when: str) -
     assert given == pytest.approx([exact[i][prompt[i + 1]] for i in range(149)], abs=2e-3)
     answer = CompletionWriter(job, tokenizer).whole([(choice, pieces)], {})["choices"][0]
     assert len(answer["logprobs"]["tokens"]) == 190
+
+
+CALL = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
+STOPPED = [
+    ("plain text STOP", False, "plain text ", "stop"),
+    ("1 < 2 <STOP", False, "1 < 2 <", "stop"),
+    (CALL + "\nSTOP", False, "", "tool_calls"),
+    (CALL[:30] + "STOP", False, "", "length"),
+    (CALL[:-12] + "STOP", False, "", "length"),
+    (CALL + "\nSTOP", True, "", "length"),
+]
+
+
+@pytest.mark.parametrize(("written", "constrained", "text", "finish"), STOPPED)
+def test_a_stop_string_cuts_calls_but_not_text(
+    tokenizer: Tokenizer, written: str, constrained: bool, text: str, finish: str
+) -> None:
+    sequence = Sequence([1], Sampling(99))
+    job = job_of(sequence, stop=("STOP",), reads_calls=True, constrained=constrained)
+    choice = Choice(0, sequence, job, tokenizer)
+    pieces = [choice.take(Event(sequence, (Sampled(token, None),))) for token in tokenizer.encode(written)]
+    assert "".join(piece.text for piece in pieces) == text
+    assert choice.finish == finish
 
 
 @asynccontextmanager

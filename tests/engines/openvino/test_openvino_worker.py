@@ -159,6 +159,9 @@ def test_auto_tools_may_answer_in_text(client: openai.OpenAI) -> None:
     choice = ask(client, tools=TOOLS, tool_choice="auto").choices[0]
     assert choice.finish_reason in ("length", "stop")
     assert choice.message.content
+    stop = choice.message.content[3:5]
+    cut = ask(client, tools=TOOLS, tool_choice="auto", stop=stop).choices[0]
+    assert (cut.message.content, cut.finish_reason) == (choice.message.content.partition(stop)[0], "stop")
 
 
 def test_completions_echo_what_the_harness_reads(client: openai.OpenAI) -> None:

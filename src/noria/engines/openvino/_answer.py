@@ -100,7 +100,7 @@ class Choice:
                 self._waiting.append((sampled.token, self._decoded, sampled.logprobs))
             self._decoded += len(text)
             if self._give(text, piece):
-                return self._end(piece, "length" if self._job.constrained else "stop")
+                return self._stopped(piece)
         if event.finish is None:
             return self._with_tokens(piece)
         if event.finish in ("error", "cancelled"):
@@ -109,7 +109,7 @@ class Choice:
         rest = self._detokenizer.flush()
         self._decoded += len(rest)
         if self._give(rest, piece):
-            return self._end(piece, "length" if self._job.constrained else "stop")
+            return self._stopped(piece)
         self._deliver(self._stops.flush(), piece)
         if self._calls is not None:
             piece.text += self._calls.flush()
@@ -130,6 +130,14 @@ class Choice:
         piece.text += plain
         piece.calls += calls
         self.call_ids += [f"call_{secrets.token_hex(12)}" for call in calls if call.name is not None]
+
+    def _stopped(self, piece: Piece) -> Piece:
+        """A stop string ends the answer; it cuts one that only the end of its grammar, or of a call, makes valid."""
+        if self._calls is None:
+            return self._end(piece, "length" if self._job.constrained else "stop")
+        cut = self._job.constrained or self._calls.in_call
+        piece.text += self._calls.flush()
+        return self._end(piece, "length" if cut else "stop")
 
     def _with_tokens(self, piece: Piece) -> Piece:
         while self._waiting and self._waiting[0][1] < self._given:

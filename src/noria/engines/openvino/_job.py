@@ -40,7 +40,7 @@ class Job:
     stop: tuple[str, ...]
     stream: bool
     include_usage: bool
-    constrained: bool
+    constrained: bool  # valid only when its grammar has come to its end; text that may lead to calls always is
     reads_calls: bool = False
     echo: bool = False
 
@@ -80,7 +80,9 @@ class JobMaker:
         top = (request.top_logprobs or 0) if request.logprobs else None
         sequences = self._sequences(request, [prompt], asked, top, grammar, echo=False)
         _adapt(sequences, adapter)
-        return self._job("chat", request, sequences, grammar, reads_calls=bool(grammar and tools))
+        reads_calls = bool(grammar and tools)
+        constrained = grammar is not None and (forced or not reads_calls)
+        return self._job("chat", request, sequences, constrained=constrained, reads_calls=reads_calls)
 
     def completion(self, request: CompletionRequest, adapter: Adapter | None = None) -> Job:
         if request.best_of is not None and request.best_of != (request.n or 1):
@@ -94,7 +96,7 @@ class JobMaker:
         asked = 16 if request.max_tokens is None else request.max_tokens
         sequences = self._sequences(request, prompts, asked, request.logprobs, grammar, echo=bool(request.echo))
         _adapt(sequences, adapter)
-        return self._job("completion", request, sequences, grammar, echo=bool(request.echo))
+        return self._job("completion", request, sequences, constrained=grammar is not None, echo=bool(request.echo))
 
     def _prompt_tokens(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
@@ -226,8 +228,8 @@ class JobMaker:
         kind: Literal["chat", "completion"],
         request: Decoding,
         sequences: list[Sequence],
-        grammar: Grammar | None,
         *,
+        constrained: bool,
         reads_calls: bool = False,
         echo: bool = False,
     ) -> Job:
@@ -246,7 +248,7 @@ class JobMaker:
             stop=request.stop_strings,
             stream=bool(request.stream),
             include_usage=bool(options and options.include_usage),
-            constrained=grammar is not None,
+            constrained=constrained,
             reads_calls=reads_calls,
             echo=echo,
         )

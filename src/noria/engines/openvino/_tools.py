@@ -109,10 +109,15 @@ class CallReader:
                 break
         return plain, pieces
 
+    @property
+    def in_call(self) -> bool:
+        """Whether a call has begun that is not whole yet."""
+        return self._state != "text"
+
     def flush(self) -> str:
-        """Text that was held back and did not become a call."""
-        text, self._buffer = (self._buffer, "") if self._state == "text" else ("", "")
-        return text
+        """Text that was held back and did not become a call. After a call there is none: only more calls may follow."""
+        text, self._buffer = self._buffer, ""
+        return "" if self.in_call or self.num_calls else text
 
     def _read_text(self) -> str:
         at = self._buffer.find(OPEN)
