@@ -11,15 +11,15 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from noria.fields import RECORDED, JsonObjectFormat, Metadata, TextFormat
 from noria.messages import ChatMessage
 from noria.prompts import PromptReference
 from noria.tools import ChatFunctionTool, ChatNamedToolChoice
 
 __all__ = ["RECORDED", "Body", "ChatBody", "CompletionBody", "EmbeddingBody", "Metadata"]
 
-RECORDED: dict[str, Any] = {"noria": "recorded"}
 
-Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)]
+_HINT = "Also sent to the remote providers that take it."
 
 
 class Body(BaseModel):
@@ -32,14 +32,6 @@ class Body(BaseModel):
 class StreamOptions(Body):
     include_usage: bool | None = None
     include_obfuscation: bool | None = Field(default=None, json_schema_extra=RECORDED)
-
-
-class TextFormat(Body):
-    type: Literal["text"]
-
-
-class JsonObjectFormat(Body):
-    type: Literal["json_object"]
 
 
 class JsonSchema(Body):
@@ -123,9 +115,9 @@ class ChatBody(_Sampling):
     store: bool | None = None
     metadata: Metadata | None = None
     safety_identifier: str | None = Field(default=None, max_length=512, json_schema_extra=RECORDED)
-    prompt_cache_key: str | None = Field(default=None, json_schema_extra=RECORDED)
-    prompt_cache_retention: str | None = Field(default=None, json_schema_extra=RECORDED)
-    service_tier: str | None = Field(default=None, json_schema_extra=RECORDED)
+    prompt_cache_key: str | None = Field(default=None, description=_HINT, json_schema_extra=RECORDED)
+    prompt_cache_retention: str | None = Field(default=None, description=_HINT, json_schema_extra=RECORDED)
+    service_tier: str | None = Field(default=None, description=_HINT, json_schema_extra=RECORDED)
 
 
 class CompletionBody(_Sampling):

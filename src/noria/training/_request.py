@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from noria.fields import Metadata
+
 __all__ = ["LORA_TARGETS", "Hyperparameters", "Method", "NoriaOptions", "TuningRequest"]
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -16,7 +18,6 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 Auto = Literal["auto"]
 Scheduler = Literal["linear", "cosine", "constant"]
-Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 
 
 class _Strict(BaseModel):
