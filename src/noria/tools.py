@@ -9,13 +9,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from noria.fields import RECORDED
+
 __all__ = [
     "ChatFunctionTool",
     "ChatNamedToolChoice",
+    "FileSearchTool",
     "FunctionSpec",
     "FunctionTool",
+    "HybridWeights",
     "NamedFunction",
     "NamedToolChoice",
+    "RankingOptions",
     "chat_tool",
     "chat_tool_choice",
 ]
@@ -56,6 +61,27 @@ class FunctionTool(_Strict):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+
+
+class HybridWeights(_Strict):
+    embedding_weight: float = Field(ge=0)
+    text_weight: float = Field(ge=0)
+
+
+class RankingOptions(_Strict):
+    """Of the search tool and of searching a store; what its fields mean together is checked where it is searched."""
+
+    ranker: Literal["none", "auto", "default-2024-11-15"] | None = Field(default=None, json_schema_extra=RECORDED)
+    score_threshold: float | None = Field(default=None, ge=0, le=1)
+    hybrid_search: HybridWeights | None = None
+
+
+class FileSearchTool(_Strict):
+    type: Literal["file_search"]
+    vector_store_ids: list[str] = Field(min_length=1, max_length=8)
+    max_num_results: int | None = Field(default=None, ge=1, le=50)
+    filters: dict[str, Any] | None = None
+    ranking_options: RankingOptions | None = None
 
 
 class NamedToolChoice(_Strict):

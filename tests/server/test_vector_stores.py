@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import time
 from typing import Any
 
@@ -174,3 +175,45 @@ def test_unknown_stores_and_files_are_404(server: NoriaServer, store: Any) -> No
         client.vector_stores.retrieve("vs_none")
     with pytest.raises(openai.NotFoundError):
         client.vector_stores.files.create(store.id, file_id="file-none")
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"type": "static"},
+        {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 150}},
+        {"type": "auto", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 100}},
+    ],
+)
+def test_a_strategy_that_no_file_could_be_split_by_is_refused(server: NoriaServer, store: Any, strategy: dict[str, Any]) -> None:
+    file_id = upload(server.openai(), WATER).id
+    num_stores = len(list(server.openai().vector_stores.list()))
+    with server.client() as client:
+        for path, body in (
+            ("", {"file_ids": [file_id]}),
+            (f"/{store.id}/files", {"file_id": file_id}),
+            (f"/{store.id}/file_batches", {"file_ids": [file_id]}),
+            (f"/{store.id}/file_batches", {"files": [{"file_id": file_id, "chunking_strategy": strategy}]}),
+        ):
+            whole = body if "files" in body else {**body, "chunking_strategy": strategy}
+            answer = client.post(f"/v1/vector_stores{path}", json=whole)
+            assert answer.status_code == 400, answer.text
+            assert answer.json()["error"]["param"].startswith("chunking_strategy")
+    assert len(list(server.openai().vector_stores.list())) == num_stores
+
+
+def test_an_expired_store_is_not_searched_and_stays_expired(tmp_path: Any) -> None:
+    from tests.conftest import running_server
+
+    with running_server(tmp_path / "home") as own:
+        client = own.openai()
+        made = client.vector_stores.create(expires_after={"anchor": "last_active_at", "days": 1})
+        with sqlite3.connect(own.home / "noria.db") as database:
+            database.execute("UPDATE vector_store SET last_active_at = last_active_at - 100000")
+        search: Any = {"type": "file_search", "vector_store_ids": [made.id]}
+        for _ in range(2):
+            with pytest.raises(openai.BadRequestError, match="expired"):
+                client.vector_stores.search(made.id, query="water")
+            with pytest.raises(openai.BadRequestError, match="expired"):
+                client.responses.create(model="scripted", input="water", tools=[search])
+        assert client.vector_stores.retrieve(made.id).status == "expired"

@@ -24,8 +24,8 @@ from ._filters import parse_filter
 from ._ingest import Embedder, Ingestor, Switched, Vectors
 from ._kept_vectors import OpenVectors, embedded_vectors
 from ._retrieval import FoundPassage, Retrieval
-from ._search import Hit
-from ._stores import VectorStores
+from ._search import Hit, RankingOptions
+from ._stores import FileCounts, StoreView, VectorStores
 
 __all__ = ["Knowledge"]
 
@@ -96,10 +96,7 @@ class Knowledge:
         self, store: VectorStore, entries: Sequence[Mapping[str, Any]], *, batch: bool = False
     ) -> tuple[list[StoreFile], FileBatch | None]:
         """Attaches files and starts the job that ingests them."""
-        if (await self.stores.view(store)).status == "expired":
-            raise InvalidRequest(
-                f"The vector store {store.id} has expired.", param="vector_store_id", code="vector_store_expired"
-            )
+        _require_live(store)
         rows, made = await self.stores.attach(store, entries, batch=batch)
         if rows:
             ordinals = {"ordinals": [row.ordinal for row in rows]}
@@ -179,10 +176,17 @@ class Knowledge:
             raise NotFound(f"The file {row.file_id} has not been read yet.", param="file_id", hint=f"Its status is {row.status}.")
         return (await self._blobs.get(row.text_sha256)).decode()
 
-    async def check(self, project_id: str, store_ids: Sequence[str], filters: Mapping[str, Any] | None) -> None:
+    async def check(
+        self,
+        project_id: str,
+        store_ids: Sequence[str],
+        filters: Mapping[str, Any] | None,
+        ranking: Mapping[str, Any] | None = None,
+    ) -> None:
         """Raises NotFound or InvalidRequest as `search` would, without searching."""
         for store_id in store_ids:
-            await self.stores.get(project_id, store_id)
+            _require_live(await self.stores.get(project_id, store_id))
+        RankingOptions.from_openai(ranking)
         if filters is not None:
             parse_filter(filters)
 
@@ -198,6 +202,8 @@ class Knowledge:
     ) -> list[Hit[FoundPassage]]:
         """The best passages over all stores and queries, best first, each once."""
         rows = [await self.stores.get(project_id, store_id) for store_id in store_ids]
+        for row in rows:
+            _require_live(row)
         with _tracer.start_as_current_span("retrieval") as span:
             span.set_attributes({semconv.OPERATION: semconv.RETRIEVAL, semconv.DATA_SOURCE_ID: ",".join(row.id for row in rows)})
             hits = await self.retrieval.search(rows, queries, k=k, filters=filters, ranking=ranking)
@@ -241,3 +247,9 @@ class Knowledge:
                 rows = list(await session.scalars(select(StoreFile).where(StoreFile.store_id == store.id)))
             for row in rows:
                 await self.remove_file(row)
+
+
+def _require_live(store: VectorStore) -> None:
+    """An expired store's files are gone, or about to be: it takes none and is not searched."""
+    if StoreView(store, FileCounts(), 0).status == "expired":
+        raise InvalidRequest(f"The vector store {store.id} has expired.", param="vector_store_id", code="vector_store_expired")

@@ -12,10 +12,11 @@ from pydantic import Field
 
 from noria.access import Principal
 from noria.errors import InvalidRequest
-from noria.knowledge import FileCounts, FoundPassage, Hit, StoreView, explanation
+from noria.knowledge import Chunking, FileCounts, FoundPassage, Hit, StoreView, explanation
 from noria.store import File, FileBatch, Page, StoreFile, VectorStore
+from noria.tools import RankingOptions
 
-from ._chat_bodies import RECORDED, Body, Metadata
+from ._chat_bodies import Body, Metadata
 from ._deps import Data, ListCursor, NoriaDep, listing
 from ._routers import new_router
 from ._wiring import Noria
@@ -87,17 +88,6 @@ class BatchBody(Body):
     chunking_strategy: ChunkingStrategy | None = None
 
 
-class HybridWeights(Body):
-    embedding_weight: float = Field(ge=0)
-    text_weight: float = Field(ge=0)
-
-
-class RankingOptions(Body):
-    ranker: Literal["none", "auto", "default-2024-11-15"] | None = Field(default=None, json_schema_extra=RECORDED)
-    score_threshold: float | None = Field(default=None, ge=0, le=1)
-    hybrid_search: HybridWeights | None = None
-
-
 class SearchBody(Body):
     """POST /v1/vector_stores/{vector_store_id}/search."""
 
@@ -112,7 +102,10 @@ class SearchBody(Body):
 
 
 def _strategy(given: ChunkingStrategy | None) -> dict[str, Any]:
-    return {} if given is None else given.model_dump(exclude_none=True)
+    """As it is kept with a file. Raises InvalidRequest where no file could be split so."""
+    strategy = {} if given is None else given.model_dump(exclude_none=True)
+    Chunking.from_openai(strategy or None)
+    return strategy
 
 
 def _show_counts(counts: FileCounts) -> dict[str, int]:
@@ -195,6 +188,7 @@ def _show_hit(hit: Hit[FoundPassage], *, explain: bool) -> dict[str, Any]:
 
 @router.post("/v1/vector_stores", summary="Create a vector store")
 async def create_store(body: CreateStoreBody, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    chunking = _strategy(body.chunking_strategy)
     row = await noria.knowledge.create(
         caller.project_id,
         name=body.name or "",
@@ -203,7 +197,7 @@ async def create_store(body: CreateStoreBody, caller: Data, noria: NoriaDep) -> 
         expires_after_days=body.expires_after.days if body.expires_after else None,
     )
     if body.file_ids:
-        entries = [{"file_id": file_id, "chunking": _strategy(body.chunking_strategy)} for file_id in body.file_ids]
+        entries = [{"file_id": file_id, "chunking": chunking} for file_id in body.file_ids]
         await noria.knowledge.add_files(row, entries)
     return _show_store(await noria.knowledge.stores.view(row))
 
