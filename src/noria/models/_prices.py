@@ -18,8 +18,13 @@ def read_usage(card: ModelCard, usage: Mapping[str, Any] | None) -> Usage:
     outputs = int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
     details: Mapping[str, Any] = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
     cached = int(details.get("cached_tokens") or 0)
+    produced: Mapping[str, Any] = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
     return Usage(
-        input_tokens=inputs, cached_tokens=cached, output_tokens=outputs, cost_usd=cost_usd(card, inputs, cached, outputs)
+        input_tokens=inputs,
+        cached_tokens=cached,
+        output_tokens=outputs,
+        reasoning_tokens=int(produced.get("reasoning_tokens") or 0),
+        cost_usd=cost_usd(card, inputs, cached, outputs),
     )
 
 
