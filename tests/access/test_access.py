@@ -148,6 +148,11 @@ def test_waiting_as_told_is_enough() -> None:
         "http://",
         "http://[::ffff:10.0.0.1]",
         "http://224.0.0.1",
+        "http://[::1",
+        "http://a]b",
+        "http://[v1.x]",
+        "http://a\x00b",
+        f"http://{'a' * 70}.test",
     ],
 )
 async def test_addresses_that_are_not_public(url: str) -> None:

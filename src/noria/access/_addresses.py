@@ -21,9 +21,14 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # a gateway turns such an addres
 async def check_public_url(url: str, *, param: str, allow_private: bool = False) -> list[str]:
     """The addresses behind `url`, all public. Raises InvalidRequest naming the address that is not.
 
+    A host without an address has the code `unresolvable_host`.
+
     `allow_private` only checks the form of the URL (http or https, a host, no user name in it).
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # as of "http://[::1"
+        raise InvalidRequest(f"{param} = {url!r} is not a URL.", param=param) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise InvalidRequest(f"{param} = {url!r} is not an http(s) URL.", param=param)
     if parts.username is not None or parts.password is not None:
@@ -36,8 +41,9 @@ async def check_public_url(url: str, *, param: str, allow_private: bool = False)
         return []
     try:
         found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise InvalidRequest(f"{param}: the host {parts.hostname!r} cannot be resolved.", param=param) from None
+    except (OSError, ValueError):  # a host that no name can be is a ValueError
+        message = f"{param}: the host {parts.hostname!r} cannot be resolved."
+        raise InvalidRequest(message, param=param, code="unresolvable_host") from None
     addresses = [str(entry[4][0]) for entry in found]
     for address in addresses:
         if not _is_public(address):
