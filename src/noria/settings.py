@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from .errors import ConfigurationError
 
@@ -66,7 +66,7 @@ class Settings(BaseModel):
     max_file_mb: int = Field(512, ge=1, description="Largest uploaded file, in MiB.")
     requests_per_minute: int = Field(0, ge=0, description="Default rate limit of a key; 0: none.")
     max_concurrent_requests: int = Field(512, ge=1, description="Model calls in flight before new ones get a 429.")
-    request_timeout_s: float = Field(600.0, gt=0, description="Longest time a model call may take.")
+    request_timeout_s: float = Field(600.0, gt=0, description="Longest time a model call may take, its retries included.")
     eval_concurrency: int = Field(32, ge=1, le=1024, description="Rows of an eval's run that are asked and graded at once.")
     allow_private_urls: bool = Field(False, description="Let models' base URLs point at private or loopback addresses.")
     allow_engine_commands: bool = Field(
@@ -78,6 +78,22 @@ class Settings(BaseModel):
     trace_max_mb: int = Field(20 * 1024, ge=16, description="Traces above this total size are deleted, oldest first.")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("aliases")
+    @classmethod
+    def _lead_somewhere(cls, aliases: dict[str, str] | None, info: ValidationInfo) -> dict[str, str] | None:
+        """`chat` and `embedding` stand for the two default models. A name that stands for itself is no alias."""
+        defaults = {"chat": info.data.get("chat_model"), "embedding": info.data.get("embedding_model")}
+        for name in aliases or {}:
+            path = [name]
+            while aliases and (target := aliases.get(path[-1])) is not None:
+                target = defaults.get(target) or target
+                if target == path[-1]:
+                    break
+                if target in path:
+                    raise ValueError(f"the aliases go in a circle: {' → '.join([*path[path.index(target) :], target])}")
+                path.append(target)
+        return aliases
 
     @property
     def models_dir(self) -> Path:
