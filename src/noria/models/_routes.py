@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from noria.errors import NoriaError, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
+from noria.errors import ConfigurationError, NoriaError, NotFound, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
 
 from ._cards import ModelCard, RouteTarget
 from ._protocol import Call, Model, Reply
@@ -18,6 +18,9 @@ __all__ = ["HOPELESS", "Retry", "Retrying", "Route", "choose", "sticky_key"]
 _RETRYABLE = (RateLimited, UpstreamError, UpstreamTimeout, Unavailable)
 HOPELESS = frozenset({"upstream_authentication", "upstream_refused"})
 """Codes of failures that asking the same model again does not mend; the next target of a route may do."""
+
+_OF_THE_TARGET = frozenset({"missing_credential", "missing_base_url", "private_address", "unresolvable_host"})
+"""Codes of a 400 that says nothing against the request: this model cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,11 @@ class Retry:
 
 
 class Retrying:
-    """A remote model asked again after 429, 5xx and time-outs. A request that is wrong fails at once."""
+    """A remote model asked again after 429, 5xx and broken connections. A request that is wrong fails at once.
+
+    All attempts and the waits between them share the call's `timeout_s`: an answer that takes longer is not asked for, and
+    paid for, again.
+    """
 
     def __init__(self, model: Model, retry: Retry | None = None) -> None:
         self._model, self._retry = model, retry or Retry()
@@ -45,15 +52,20 @@ class Retrying:
         return self._model.card
 
     async def open(self, call: Call) -> Reply:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + call.timeout_s
         for attempt in range(1, self._retry.attempts + 1):
             try:
                 reply = await self._model.open(call)
             except _RETRYABLE as error:
                 hopeless = error.code in HOPELESS
                 too_long = (error.retry_after_s or 0) > self._retry.cap_s
-                if hopeless or too_long or attempt == self._retry.attempts:
+                wait_s = self._retry.wait_s(attempt - 1, error.retry_after_s)
+                left_s = deadline - loop.time() - wait_s
+                if hopeless or too_long or left_s <= 0 or attempt == self._retry.attempts:
                     raise
-                await asyncio.sleep(self._retry.wait_s(attempt - 1, error.retry_after_s))
+                await asyncio.sleep(wait_s)
+                call = replace(call, timeout_s=left_s)
             else:
                 reply.attempts = attempt
                 return reply
@@ -81,7 +93,11 @@ def choose(targets: Sequence[RouteTarget], draw: float) -> RouteTarget:
 
 
 class Route:
-    """A weighted or fallback route. `resolve` gives the model behind a target's name."""
+    """A weighted or fallback route. `resolve` gives the model behind a target's name.
+
+    A fallback goes on where a target cannot answer: it is busy, broken, gone (404), without a key, or wrongly set up. Each
+    target has the whole `timeout_s`. A request that is wrong fails at once.
+    """
 
     def __init__(self, card: ModelCard, resolve: Callable[[str], Awaitable[Model]]) -> None:
         assert card.route is not None
@@ -99,8 +115,11 @@ class Route:
         for target in self._spec.targets:
             try:
                 return await self._ask(target, call)
-            except _RETRYABLE as error:
-                failure = error
+            except NoriaError as error:
+                if not _is_of_the_target(error):
+                    raise
+                if failure is None or isinstance(error, _RETRYABLE) or not isinstance(failure, _RETRYABLE):
+                    failure = error  # what may pass by itself tells the caller more than a key that is absent
         assert failure is not None
         raise failure
 
@@ -121,3 +140,7 @@ class Route:
             digest = hashlib.sha256(f"{name}\0{call.sticky}".encode()).digest()
             return int.from_bytes(digest[:8], "big") / 2**64
         return random.random()  # noqa: S311
+
+
+def _is_of_the_target(error: NoriaError) -> bool:
+    return isinstance(error, (*_RETRYABLE, ConfigurationError, NotFound)) or error.code in _OF_THE_TARGET
