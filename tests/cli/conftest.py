@@ -27,7 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     _show.out.cache_clear()
     _show.err.cache_clear()
 
-    def run(*arguments: object, input: str | None = None) -> Result:
+    def run(*arguments: object, input: str | bytes | None = None) -> Result:
         return CliRunner().invoke(app, [str(argument) for argument in arguments], input=input)
 
     return run

@@ -28,6 +28,45 @@ def test_an_answer_that_is_not_json_is_shown_shortly(run: Run, scripted: Scripte
     assert "The server answered 502: <h1>Bad gateway</h1>" in result.stderr
 
 
+@pytest.mark.parametrize(("status", "body", "why"), [(200, b"<html>Hello</html>", "not JSON"), (307, b"", "answers 307")])
+def test_what_is_no_noria_is_called_so(run: Run, scripted: Scripted, status: int, body: bytes, why: str) -> None:
+    scripted.on("GET", "/v1/noria/keys", body, status)
+    result = run("keys", "list", "--url", scripted.url)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"This is not a Noria server: {scripted.url}" in result.stderr and why in result.stderr
+
+
+def test_a_stream_that_is_a_web_page_is_not_an_empty_answer(run: Run, scripted: Scripted) -> None:
+    scripted.on("POST", "/v1/chat/completions", {"no": "stream"})
+    result = run("chat", "small", "-m", "Hi", "--url", scripted.url)
+    assert result.exit_code == 1 and "This is not a Noria server" in result.stderr
+
+
+def test_a_url_that_is_none_and_input_that_is_no_text_are_said_so(run: Run, scripted: Scripted, tmp_path: Path) -> None:
+    result = run("keys", "list", "--url", "http://[::1")
+    assert result.exit_code == 2 and "The server's URL is not one" in result.stderr
+    result = run("chat", "small", "--url", scripted.url, input=b"caf\xe9")
+    assert result.exit_code == 2 and "not UTF-8" in result.stderr
+    result = run("eval", "create", "x", "--spec", tmp_path, "--url", scripted.url)
+    assert "Traceback" not in result.output and not isinstance(result.exception, OSError)
+
+
+def test_nothing_that_a_model_says_commands_the_terminal(scripted: Scripted) -> None:
+    said = "a\x1b]0;title\x07b\u009b2Jc\td"
+    chunk = {"choices": [{"delta": {"content": said}, "finish_reason": "stop"}]}
+    scripted.on("POST", "/v1/chat/completions", stream_of(chunk) + b"data: [DONE]\n\n")
+    command = [sys.executable, "-m", "noria.cli", "chat", "small", "-m", "Hi", "--url", scripted.url]
+    master, terminal = os.openpty()
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=subprocess.PIPE, check=False)
+    os.close(terminal)
+    shown = os.read(master, 1000).decode()
+    os.close(master)
+    assert done.returncode == 0, done.stderr
+    assert shown == "a\ufffd]0;title\ufffdb\ufffd2Jc\td\r\n"
+    piped = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    assert piped.stdout.decode() == said + "\n"
+
+
 def test_no_server_at_the_url(run: Run) -> None:
     result = run("models", "list", "--url", "http://127.0.0.1:1")
     assert result.exit_code == 1
@@ -119,6 +158,9 @@ def test_deleting_asks_first_and_needs_yes_where_nobody_can_be_asked(run: Run, s
     assert refused.exit_code == 2
     assert "say --yes" in refused.stderr
     assert run("stores", "delete", "x", "--yes", "--url", scripted.url).stdout == "Deleted x.\n"
+    refused = run("wheel", "delete", "x", "--url", scripted.url)
+    assert refused.exit_code == 2
+    assert "say --yes" in refused.stderr
 
 
 def test_deleting_all_traces_says_how_many(run: Run, scripted: Scripted) -> None:

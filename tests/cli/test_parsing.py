@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.cli._cards import Addition, build_card
-from noria.cli._sse import events
 from noria.cli._trace_views import moment
 from noria.cli._values import parse_attributes, parse_filters, parse_value
+from noria.client import events
 from noria.errors import InvalidRequest
 
 _LINES = st.text(st.characters(blacklist_characters="\r\n", blacklist_categories=("Cs",)), max_size=12)

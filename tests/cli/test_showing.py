@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from noria.cli import _show
 from noria.cli._answering import number_citations
+from noria.cli._harmless import harmless_streams
 from noria.cli._show import Column, duration, fit, money, size, table
 from noria.cli._terminal import Rewritable, rows_of
 from noria.cli._trace_views import bar, outline
@@ -50,6 +52,26 @@ def test_figures() -> None:
     ]
     assert [size(each) for each in (12, 98_000_000, None)] == ["12 B", "98.0 MB", ""]
     assert [money(each) for each in (0, 0.00012, 3, None)] == ["$0", "$0.00012", "$3.00", ""]
+
+
+def test_what_is_shown_on_a_terminal_keeps_its_colours_and_loses_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    for name in ("NO_COLOR", "COLORTERM", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", screen)
+    _show.out.cache_clear()
+    with harmless_streams():
+        table([Column("A", style="dim"), Column("B")], [("x\x1b[31m", "\x9by")], empty="")
+        print("\x1b[2J")
+    _show.out.cache_clear()
+    assert "\x1b[2m" in screen.getvalue()  # its own style
+    for foreign in ("\x1b[31m", "\x9b", "\x1b[2J"):
+        assert foreign not in screen.getvalue()
 
 
 def test_citations_are_numbered_as_the_server_says_and_marked_once() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from noria.cli import _tuning
+from noria.cli import _tuning, _watching
 from noria.cli._tuning_options import noria_options
 from noria.errors import InvalidRequest
 
@@ -73,7 +73,7 @@ def test_a_dataset_brings_its_own_validation_split(run: Run, scripted: Scripted)
 
 
 def test_watching_shows_the_loss_and_warns_once(run: Run, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tuning, "_POLL_S", 0.0)
+    monkeypatch.setattr(_watching, "_POLL_S", 0.0)
     told = [event(2, train_loss=0.5, step=3, total_steps=9, tokens_per_s=10.0), event(1, "warn")]
     scripted.on("GET", f"{JOBS}/ftjob-1/events", {"data": told, "has_more": False})
     scripted.on("GET", f"{JOBS}/ftjob-1", {**JOB, "status": "failed", "error": {"message": "no room"}})

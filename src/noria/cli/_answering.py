@@ -88,14 +88,12 @@ def _stream(api: Api, body: dict[str, Any], shown: Rewritable) -> tuple[dict[str
     with api.stream("/v1/responses", body) as reply:
         for event in reply.events:
             kind = event["type"]
-            if kind == "response.output_text.delta":
+            if kind in {"response.output_text.delta", "response.refusal.delta"}:
                 shown.write(event["delta"])
             elif kind in {"response.completed", "response.incomplete"}:
                 return event["response"], reply.trace_id
             elif kind == "response.failed":
                 raise UpstreamError(str((event["response"].get("error") or {}).get("message") or "The response failed."))
-            elif kind == "error":
-                raise UpstreamError(str(event.get("message") or event))
     raise UpstreamError("The stream ended before the answer was complete.")
 
 
@@ -129,6 +127,8 @@ def _text_of(response: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
             if part["type"] == "output_text":
                 annotations += [{**each, "index": len(text) + int(each.get("index") or 0)} for each in part["annotations"]]
                 text += part["text"]
+            elif part["type"] == "refusal":
+                text += part["refusal"]
     return text, annotations
 
 

@@ -12,26 +12,12 @@ from typing import IO, Any
 import httpx
 
 from noria import errors
+from noria.client import error_from, event_error, events, json_of, no_noria
 
-from ._sse import events
-
-__all__ = ["Api", "EventReply", "error_from"]
+__all__ = ["Api", "EventReply"]
 
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 _PAGE = 100
-_BY_STATUS: dict[int, type[errors.NoriaError]] = {
-    400: errors.InvalidRequest,
-    401: errors.AuthenticationFailed,
-    403: errors.PermissionDenied,
-    404: errors.NotFound,
-    409: errors.Conflict,
-    413: errors.PayloadTooLarge,
-    429: errors.RateLimited,
-    501: errors.NotBuilt,
-    502: errors.UpstreamError,
-    503: errors.Unavailable,
-    504: errors.UpstreamTimeout,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +34,10 @@ class Api:
     def __init__(self, url: str, token: str | None, *, lasting: bool = True) -> None:
         self.url, self.lasting = url.rstrip("/"), lasting
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        # A proxy of the environment has no business between this process and this machine's own server.
-        local = httpx.URL(self.url).host in {"127.0.0.1", "::1", "localhost"}
-        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT, trust_env=not local)
+        with _translated():
+            # A proxy of the environment has no business between this process and this machine's own server.
+            local = httpx.URL(self.url).host in {"127.0.0.1", "::1", "localhost"}
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT, trust_env=not local)
         self.token = token
 
     def close(self) -> None:
@@ -75,8 +62,7 @@ class Api:
         """GET of something that is not JSON."""
         with _translated():
             reply = self._client.get(path, params=params)
-        if reply.is_error:
-            raise error_from(reply.status_code, reply.content, reply.headers)
+        self._check(reply)
         return reply.text
 
     def find(self, path: str) -> Any | None:
@@ -101,9 +87,7 @@ class Api:
         """An answer's bytes as they come; how many there were."""
         given = {key: _query(value) for key, value in params.items() if value is not None}
         with _translated(), self._client.stream("GET", path, params=given) as reply:
-            if reply.is_error:
-                reply.read()
-                raise error_from(reply.status_code, reply.content, reply.headers)
+            self._check(reply)
             return sum(into.write(piece) for piece in reply.iter_bytes())
 
     def pages(self, path: str, *, limit: int | None = None, **params: Any) -> Iterator[dict[str, Any]]:
@@ -124,9 +108,9 @@ class Api:
     def stream(self, path: str, body: Any) -> Generator[EventReply, None, None]:
         """A POST answered with server-sent events. An event that carries an error raises it."""
         with _translated(), self._client.stream("POST", path, json=body) as reply:
-            if reply.is_error:
-                reply.read()
-                raise error_from(reply.status_code, reply.content, reply.headers)
+            self._check(reply)
+            if not reply.headers.get("content-type", "").startswith("text/event-stream"):
+                raise no_noria(self.url, "its answer is no stream of events")
             yield EventReply(_checked(events(reply.iter_bytes())), reply.headers.get("x-noria-trace-id"))
 
     def _call(self, method: str, path: str, **how: Any) -> Any:
@@ -134,9 +118,12 @@ class Api:
             how["params"] = {key: _query(value) for key, value in how["params"].items() if value is not None}
         with _translated():
             reply = self._client.request(method, path, **how)
-        if reply.is_error:
-            raise error_from(reply.status_code, reply.content, reply.headers)
-        return reply.json() if reply.content else None
+        return json_of(self.url, reply.status_code, reply.content, reply.headers)
+
+    def _check(self, reply: httpx.Response) -> None:
+        """Of an answer that is not JSON."""
+        if not reply.is_success:
+            raise error_from(self.url, reply.status_code, reply.read(), reply.headers)
 
 
 def _query(value: Any) -> Any:
@@ -147,23 +134,13 @@ def _checked(found: Iterable[str]) -> Iterator[Any]:
     for data in found:
         if data == "[DONE]":
             return
-        event = json.loads(data)
-        if isinstance(event.get("error"), dict) and "type" not in event:  # chat's way to end a stream that failed
-            raise errors.UpstreamError(str(event["error"].get("message") or event["error"]))
+        try:
+            event = json.loads(data)
+        except ValueError:
+            raise errors.UpstreamError(f"An event of the stream is not JSON: {data[:200]}") from None
+        if (error := event_error(event)) is not None:
+            raise error
         yield event
-
-
-def error_from(status: int, content: bytes, headers: httpx.Headers) -> errors.NoriaError:
-    """The error that an answer carries, whoever wrote it (a proxy's HTML included)."""
-    try:
-        body = json.loads(content)["error"]
-        message, param, code = str(body["message"]), body.get("param"), body.get("code")
-    except (ValueError, KeyError, TypeError):
-        text = " ".join(content.decode("utf-8", "replace").split())
-        message, param, code = f"The server answered {status}: {text[:200] or 'nothing'}", None, None
-    retry = headers.get("retry-after", "")
-    retry_after_s = float(retry) if retry.isdigit() else None
-    return _BY_STATUS.get(status, errors.NoriaError)(message, param=param, code=code, retry_after_s=retry_after_s)
 
 
 @contextlib.contextmanager

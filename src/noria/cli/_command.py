@@ -21,11 +21,14 @@ import typer
 
 from noria.errors import ConfigurationError, InvalidRequest, NoriaError
 
-__all__ = ["Target", "command", "common_options", "fail", "group", "target"]
+from ._harmless import harmless_streams
+
+__all__ = ["Target", "Yes", "command", "common_options", "confirm", "fail", "group", "target"]
 
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of the instance (NORIA_HOME; default ~/.noria).")]
 Url = Annotated[str | None, typer.Option("--url", help="Talk to the server at this URL (NORIA_URL, with NORIA_API_KEY).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ def command(
         def run(**given: Any) -> None:
             common = {key: given.pop(f"noria_{key}") for key in shared}
             _target.set(replace(_target.get(), **{key: value for key, value in common.items() if value}))
-            _guarded(function, given)
+            with harmless_streams():
+                _guarded(function, given)
 
         run.__signature__ = own.replace(parameters=[*own.parameters.values(), *extra])  # pyright: ignore[reportAttributeAccessIssue]
         app.command(name)(run)
@@ -96,6 +100,10 @@ def _guarded(function: Callable[..., None], given: dict[str, Any]) -> None:
         # Whoever read us has left (`noria traces list | head`); nothing more may be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except UnicodeError as error:
+        fail(InvalidRequest(f"What was given is not UTF-8 text: {error}."))
+    except OSError as error:
+        fail(NoriaError(f"{error.filename or 'The system'}: {error.strerror or error}."))
 
 
 def fail(error: NoriaError) -> NoReturn:
@@ -104,3 +112,12 @@ def fail(error: NoriaError) -> NoReturn:
     if error.hint:
         print(error.hint, file=sys.stderr)
     raise typer.Exit(2 if isinstance(error, ConfigurationError | InvalidRequest) else 1)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks before something is lost. Where nobody can be asked, --yes is needed."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidRequest(question, hint="Nobody can be asked here: say --yes.")
+    typer.confirm(question, abort=True)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from noria.client import announced
+
 __all__ = [
     "complete_dataset",
     "complete_eval",
@@ -47,8 +49,10 @@ def _rows(path: str) -> Iterator[dict[str, Any]]:
     url, token = os.environ.get("NORIA_URL"), os.environ.get("NORIA_API_KEY")
     if not url:
         home = Path(os.environ.get("NORIA_HOME") or Path.home() / ".noria").expanduser()
-        facts = json.loads((home / "run" / "server.json").read_text(encoding="utf-8"))
-        url, token = facts["url"], facts["token"]
+        server = announced(home / "run" / "server.json")
+        if server is None:
+            return
+        url, token = server.url, server.token
     request = urllib.request.Request(f"{url}{path}")  # noqa: S310  (our own server's URL)
     if token:
         request.add_header("authorization", f"Bearer {token}")

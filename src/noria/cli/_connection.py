@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noria.client import Announced, announced
 from noria.errors import ConfigurationError, NoriaError, Unavailable
 from noria.settings import Loaded, load
 
@@ -21,18 +20,9 @@ from ._processes import Child, wait_until
 if TYPE_CHECKING:
     from ._api import Api
 
-__all__ = ["Running", "connect", "console_url", "find_running", "settings_of", "start_server"]
+__all__ = ["connect", "console_url", "find_running", "settings_of", "start_server"]
 
 _START_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A server that runs on a home, as its file says."""
-
-    url: str
-    pid: int
-    token: str
 
 
 def settings_of(**overrides: Any) -> Loaded:
@@ -68,9 +58,9 @@ def connect() -> Generator[Api, None, None]:
             child.stop()
 
 
-def find_running(home: Path) -> Running | None:
+def find_running(home: Path) -> Announced | None:
     """The live server of this home: its file is there, its process lives, and it answers."""
-    running = _read(home / "run" / "server.json")
+    running = announced(home / "run" / "server.json")
     if running is None or not _lives(running.pid):
         return None
     return running if _healthy(running.url) else None
@@ -78,17 +68,17 @@ def find_running(home: Path) -> Running | None:
 
 def console_url(home: Path) -> str | None:
     """Where the console of this home is, if one runs."""
-    found = _read(home / "run" / "console.json")
+    found = announced(home / "run" / "console.json")
     return found.url if found is not None and _lives(found.pid) else None
 
 
-def start_server(home: Path, options: Sequence[str], *, echo: bool = False) -> tuple[Running, Child | None]:
+def start_server(home: Path, options: Sequence[str], *, echo: bool = False) -> tuple[Announced, Child | None]:
     """Starts a server on the home and waits until it listens. When another was faster, that one, without a child."""
     child = Child("server", server_command(home, options), home / "logs" / "server.log", echo=echo)
     path = home / "run" / "server.json"
 
     def settled() -> bool:
-        found = _read(path)
+        found = announced(path)
         return child.exit_code() is not None or (found is not None and found.pid == child.pid)
 
     try:
@@ -102,7 +92,7 @@ def start_server(home: Path, options: Sequence[str], *, echo: bool = False) -> t
         if any("Another Noria is running" in line for line in lines) and (other := _wait_for_other(home)):
             return other, None
         raise _start_failed(child, code, lines)
-    found = _read(path)
+    found = announced(path)
     if not started or found is None:
         child.stop()
         raise Unavailable(f"The server did not listen within {_START_S:.0f} s.", hint=f"Its log: {child.log_path}")
@@ -113,7 +103,7 @@ def server_command(home: Path, options: Sequence[str]) -> list[str]:
     return ["-m", "noria.server", "--home", str(home), *options]
 
 
-def _wait_for_other(home: Path) -> Running | None:
+def _wait_for_other(home: Path) -> Announced | None:
     """Two commands started a server at the same moment: the home's lock let one through."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
@@ -132,15 +122,9 @@ def _start_failed(child: Child, code: int | None, lines: list[str]) -> NoriaErro
     return Unavailable(f"The server ended at its start (exit code {code}):\n  {shown}", hint=f"Its log: {child.log_path}")
 
 
-def _read(path: Path) -> Running | None:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return Running(str(facts["url"]), int(facts["pid"]), str(facts.get("token") or ""))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _lives(pid: int) -> bool:
+def _lives(pid: int | None) -> bool:
+    if pid is None:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -11,11 +11,10 @@ from urllib.parse import quote
 import typer
 
 from ._api import Api
-from ._command import target
+from ._command import confirm, target
 from ._connection import connect
 from ._dataset_views import dataset_path
 from ._show import note, print_json, size
-from ._stores import confirm
 from ._trace_views import moment
 from ._values import parse_pairs
 from ._watching import watch_job

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ._command import command, group
+from ._command import Yes, command, group
 from ._completion import complete_dataset
 
 __all__ = ["app"]
@@ -21,7 +21,6 @@ Version = Annotated[int | None, typer.Option("--version", "-v", min=1, help="A v
 Split = Annotated[Literal["train", "validation", "test"] | None, typer.Option(help="Only this split.")]
 Note = Annotated[str, typer.Option(help="What is new in the version.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Model = Annotated[str | None, typer.Option(help="Only of this model.")]
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Metadata that it carries; repeatable.")

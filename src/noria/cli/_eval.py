@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from ._command import command, group, target
+from ._command import Yes, command, confirm, group, target
 from ._completion import complete_eval, complete_model
 
 __all__ = ["app"]
@@ -20,7 +20,6 @@ EvalName = Annotated[
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run (evalrun_…).", show_default=False)]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Data = Annotated[
     Path | None, typer.Option("--data", "-d", help='Rows as JSON lines: {"item": {…}}, or the items by themselves.', exists=True)
 ]
@@ -270,7 +269,6 @@ def delete(
     from ._connection import connect
     from ._eval_specs import find_eval, get_run
     from ._show import print_json
-    from ._stores import confirm
 
     with connect() as api:
         if which.startswith("evalrun_"):

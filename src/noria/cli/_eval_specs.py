@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,10 @@ from urllib.parse import quote
 from noria.errors import InvalidRequest, NotFound
 
 from ._api import Api
-from ._show import note, progress
+from ._watching import Work, follow
 
 __all__ = ["Asking", "criteria_of", "find_eval", "get_run", "read_spec", "rows_source", "run_body", "wait_for"]
 
-_POLL_S = 0.3
 _ENDED = {"completed", "failed", "canceled"}
 
 
@@ -135,17 +133,11 @@ def run_body(source: dict[str, Any], model: str | None, asking: Asking, name: st
 def wait_for(api: Api, run: dict[str, Any]) -> dict[str, Any]:
     """The run when it has ended, with a bar on the way. Ctrl-C leaves it going on."""
     path = f"/v1/evals/{run['eval_id']}/runs/{run['id']}"
-    with progress() as bar:
-        task = bar.add_task(run["name"] or run["id"], total=None, detail="")
-        try:
-            while run["status"] not in _ENDED:
-                time.sleep(_POLL_S)
-                run = api.get(path)
-                counts = run["result_counts"]
-                detail = f"{counts['passed']} passed, {counts['failed']} failed, {counts['errored']} errors"
-                bar.update(task, completed=counts["total"], total=run["noria"]["num_items"], detail=detail)
-        except KeyboardInterrupt:
-            goes_on = "goes on in the server" if api.lasting else "goes on when a server runs here again"
-            note(f"{run['id']} {goes_on}. See: noria eval show {run['id']}")
-            raise
-    return run
+    work = Work(path, run["name"] or run["id"], f"noria eval show {run['id']}")
+    return follow(api, work, run, going=lambda row: row["status"] not in _ENDED, bar=_state)
+
+
+def _state(run: dict[str, Any]) -> dict[str, Any]:
+    counts = run["result_counts"]
+    detail = f"{counts['passed']} passed, {counts['failed']} failed, {counts['errored']} errors"
+    return {"completed": counts["total"], "total": run["noria"]["num_items"], "detail": detail}

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from ._command import command, group, target
+from ._command import command, confirm, group, target
 
 __all__ = ["app"]
 
@@ -194,7 +194,6 @@ def delete(
     """Delete feedback, and the rows that datasets made of it."""
     from ._connection import connect
     from ._show import print_json
-    from ._stores import confirm
 
     with connect() as api:
         confirm(f"Delete {', '.join(ids)}, also from every dataset?", yes=yes)

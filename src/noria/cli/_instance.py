@@ -17,11 +17,12 @@ from typing import NoReturn
 
 import typer
 
+from noria.client import Announced
 from noria.errors import Conflict, NoriaError, Unavailable
 from noria.settings import Settings
 
 from ._api import Api
-from ._connection import Running, console_url, find_running, settings_of, start_server
+from ._connection import console_url, find_running, settings_of, start_server
 from ._processes import Child, wait_until
 from ._show import note
 
@@ -86,7 +87,7 @@ def _try(step: Callable[[], None], child: Child) -> None:
         note(f"{error}")
 
 
-def _server(settings: Settings, options: UpOptions, stack: contextlib.ExitStack) -> tuple[Running, Child]:
+def _server(settings: Settings, options: UpOptions, stack: contextlib.ExitStack) -> tuple[Announced, Child]:
     if other := find_running(settings.home):
         raise _runs_already(settings.home, other)
     note(f"Starting Noria (home {settings.home})…")
@@ -98,7 +99,7 @@ def _server(settings: Settings, options: UpOptions, stack: contextlib.ExitStack)
     return running, child
 
 
-def _runs_already(home: Path, other: Running) -> NoriaError:
+def _runs_already(home: Path, other: Announced) -> NoriaError:
     where = f"{other.url}/v1 (process {other.pid})"
     console = console_url(home)
     shown = f" Its console: {console}" if console else ""
@@ -107,7 +108,7 @@ def _runs_already(home: Path, other: Running) -> NoriaError:
     )
 
 
-def _console(settings: Settings, running: Running, options: UpOptions, stack: contextlib.ExitStack) -> Child | None:
+def _console(settings: Settings, running: Announced, options: UpOptions, stack: contextlib.ExitStack) -> Child | None:
     """The console, or None (and a word why) where it is not installed or does not start."""
     if importlib.util.find_spec("noria.console") is None or importlib.util.find_spec("noria.console.__main__") is None:
         note("The web console is not part of this installation: going on without it.")

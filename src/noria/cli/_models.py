@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from ._command import command, group, target
+from ._command import Yes, command, confirm, group, target
 from ._completion import complete_model
 
 __all__ = ["app"]
@@ -20,7 +20,6 @@ Licence = Annotated[str | None, typer.Option(help="Only models whose licence con
 Language = Annotated[str | None, typer.Option(help="Only models for this language, e.g. zh.")]
 Source = Annotated[Literal["engine", "provider", "route"] | None, typer.Option(help="Only local ones, remote ones or routes.")]
 MaxSize = Annotated[int | None, typer.Option("--max-size-mb", min=1, help="Only models whose weights are at most so large.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @command(app, "list")
@@ -165,7 +164,6 @@ def remove(
     """Remove a model or route that was added, or the weights of a model."""
     from ._connection import connect
     from ._show import print_json
-    from ._stores import confirm
 
     what = f"the weights of {model} (every instance that shares them loses them)" if weights else model
     confirm(f"Remove {what}?", yes=yes)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from ._command import command, group, target
+from ._command import Yes, command, confirm, group, target
 from ._completion import complete_prompt
 
 __all__ = ["app"]
@@ -22,7 +22,6 @@ Version = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")]
 Variables = Annotated[list[str] | None, typer.Option("--var", "-V", metavar="NAME=TEXT", help="A variable's value; repeatable.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @command(app, "create")
@@ -206,7 +205,6 @@ def delete(name: Name, yes: Yes = False) -> None:
     """Delete a prompt with all its versions."""
     from ._connection import connect
     from ._show import print_json
-    from ._stores import confirm
 
     with connect() as api:
         row = api.get(_path(name))

@@ -9,11 +9,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
+
+from noria import client
+
+from ._harmless import HarmlessStream, harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +33,7 @@ __all__ = [
     "err",
     "facts",
     "fit",
+    "hanging",
     "money",
     "note",
     "out",
@@ -58,11 +63,20 @@ def err() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class Safe(Console):
+        """Its own colours and movements are all that reaches the terminal; see `_harmless`."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control or not self.is_terminal else segment._replace(text=harmless(segment.text))
 
     stream = sys.stderr if stderr else sys.stdout
     piped = not stream.isatty() and not os.environ.get("COLUMNS")
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=_UNBOUNDED if piped else None)
+    behind = stream.rich_proxied_file if isinstance(stream, HarmlessStream) else None  # a progress bar puts itself in front
+    return Safe(file=behind, stderr=stderr, highlight=False, markup=False, emoji=False, width=_UNBOUNDED if piped else None)
 
 
 def note(text: str) -> None:
@@ -185,38 +199,17 @@ def progress(*, by_bytes: bool = False) -> Progress:
 
 def size(num_bytes: float | None) -> str:
     """`98.0 MB`; empty for None."""
-    if num_bytes is None:
-        return ""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000 or unit == "GB":
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    raise AssertionError("unreachable")
+    return "" if num_bytes is None else client.size(num_bytes)
 
 
 def duration(seconds: float | None) -> str:
     """`340 µs`, `12 ms`, `1.52 s`, `2 min 05 s`; empty for None."""
-    if seconds is None:
-        return ""
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} µs"
-    if seconds < 0.9995:
-        return f"{seconds * 1e3:.0f} ms"
-    if seconds < 99.995:
-        return f"{seconds:.2f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return "" if seconds is None else client.seconds(seconds)
 
 
 def money(usd: float | None) -> str:
-    """`$0`, `$0.000123`, `$1.25`; empty where it is not known."""
-    if usd is None:
-        return ""
-    if usd == 0:
-        return "$0"
-    return f"${usd:.2f}" if usd >= 1 else f"${usd:.6f}".rstrip("0") if usd >= 1e-6 else f"${usd:.1e}"
+    """`$0`, `$0.00012`, `$1.25`; empty where it is not known."""
+    return "" if usd is None else client.money(usd)
 
 
 def count(number: float | None) -> str:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from ._command import command, group, target
+from ._command import Yes, command, confirm, group, target
 from ._completion import complete_store
 
 __all__ = ["files_app", "stores_app"]
@@ -17,7 +17,6 @@ files_app = group("Uploaded files: list and delete.")
 
 Store = Annotated[str, typer.Argument(help="Name or id of the vector store.", show_default=False, autocompletion=complete_store)]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @command(stores_app, "list")
@@ -175,16 +174,3 @@ def delete_files(
         return
     for row in rows:
         print(f"Deleted {row['filename']} ({row['id']}).")
-
-
-def confirm(question: str, *, yes: bool) -> None:
-    """Asks before something is lost. Where nobody can be asked, --yes is needed."""
-    import sys
-
-    from noria.errors import InvalidRequest
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise InvalidRequest(question, hint="Nobody can be asked here: say --yes.")
-    typer.confirm(question, abort=True)

@@ -7,6 +7,8 @@ from typing import TextIO
 
 from rich.cells import get_character_cell_size
 
+from ._harmless import harmless
+
 __all__ = ["Rewritable", "rows_of"]
 
 
@@ -14,9 +16,11 @@ class Rewritable:
     """Shows text as it comes when `live`; keeps it otherwise, and `replace` prints it."""
 
     def __init__(self, stream: TextIO, *, live: bool) -> None:
-        self._stream, self._live, self._text = stream, live, ""
+        self._stream: TextIO = getattr(stream, "rich_proxied_file", stream)
+        self._live, self._text = live, ""
 
     def write(self, piece: str) -> None:
+        piece = harmless(piece) if self._live else piece
         self._text += piece
         if self._live:
             self._stream.write(piece)
@@ -24,6 +28,7 @@ class Rewritable:
 
     def replace(self, text: str) -> None:
         """Ends the text as `text`. What has scrolled out of sight cannot be rewritten: then it is printed below."""
+        text = harmless(text) if self._live else text
         if self._live and text == self._text:
             self._stream.write("\n")
         elif self._live:

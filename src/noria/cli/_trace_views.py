@@ -13,7 +13,7 @@ from urllib.parse import quote
 from noria.errors import InvalidRequest, NotFound
 
 from ._api import Api
-from ._command import target
+from ._command import confirm, target
 from ._connection import connect
 from ._show import Column, clock, count, duration, money, note, out, paragraph, print_json, size, table
 from ._values import parse_pairs
@@ -239,7 +239,6 @@ def _one_line(text: str) -> str:
 
 
 def delete_traces(trace_ids: Sequence[str], filters: Mapping[str, Any], *, every: bool, yes: bool) -> None:
-    from ._stores import confirm
 
     if bool(trace_ids) == every:
         raise InvalidRequest("Give ids of traces, or --all (with filters, or for all of them).")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,11 +9,11 @@ from urllib.parse import quote
 from noria.errors import InvalidRequest, NotFound
 
 from ._api import Api
-from ._show import clock, count, facts, note, progress
+from ._show import clock, count, facts, note
+from ._watching import Work, follow
 
 __all__ = ["card", "training_files", "watch"]
 
-_POLL_S = 0.5
 _ENDED = {"succeeded", "failed", "cancelled"}
 
 
@@ -50,23 +49,15 @@ def _file_of(api: Api, name: str) -> str:
 def watch(api: Api, job: dict[str, Any]) -> dict[str, Any]:
     """The job when it has ended. Ctrl-C leaves it running."""
     path = f"/v1/fine_tuning/jobs/{quote(job['id'], safe='')}"
+    back = f"noria tune watch {job['id']} (or stop it: noria tune cancel {job['id']})"
     said: set[str] = set()
-    with progress() as bar:
-        task = bar.add_task("Fine-tuning", total=None, detail=job["status"])
-        try:
-            while job["status"] not in _ENDED:
-                time.sleep(_POLL_S)
-                events = api.get(f"{path}/events", limit=20)["data"]
-                _tell(events, said)
-                bar.update(task, **_state(job, events))
-                job = api.get(path)
-            _tell(api.get(f"{path}/events", limit=50)["data"], said)
-        except KeyboardInterrupt:
-            where = "on the server" if api.lasting else "when the server runs next (noria up)"
-            note(f"The training goes on {where}. Come back to it: noria tune watch {job['id']}")
-            note(f"Or stop it: noria tune cancel {job['id']}")
-            raise
-    return job
+
+    def bar(row: dict[str, Any]) -> dict[str, Any]:
+        events = api.get(f"{path}/events", limit=50)["data"]
+        _tell(events, said)
+        return _state(row, events)
+
+    return follow(api, Work(path, "Fine-tuning", back), job, going=lambda row: row["status"] not in _ENDED, bar=bar)
 
 
 def _tell(events: list[dict[str, Any]], said: set[str]) -> None:

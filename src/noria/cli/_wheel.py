@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from ._command import command, group, target
+from ._command import Yes, command, confirm, group, target
 from ._completion import complete_model, complete_wheel
 
 __all__ = ["app"]
@@ -103,12 +103,12 @@ def turn(
     """Turn a wheel: collect, curate, split, train, evaluate, gate, canary, promote or roll back. Goes on with an open turn."""
     from ._connection import connect
     from ._show import note, print_json
-    from ._wheel_views import follow, print_outcome
+    from ._wheel_views import follow_turn, print_outcome
 
     with connect() as api:
         row = _start(api, name, by)
         if wait:
-            row = follow(api, name, row)
+            row = follow_turn(api, name, row)
         elif not api.lasting:
             note("The turn goes on when the server runs next (noria up).")
     print_json(row) if target().json else print_outcome(name, row)
@@ -247,13 +247,12 @@ def pause(name: Name, resume: Annotated[bool, typer.Option("--resume", help="Let
 
 
 @command(app, "delete")
-def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+def delete(name: Name, yes: Yes = False) -> None:
     """Delete a wheel and its turns. Its route, dataset and models stay."""
     from ._connection import connect
     from ._show import print_json
 
-    if not yes:
-        typer.confirm(f"Delete the wheel {name} and its turns?", abort=True)
+    confirm(f"Delete the wheel {name} and its turns?", yes=yes)
     with connect() as api:
         row = api.delete(_path(name))
     print_json(row) if target().json else print(f"Deleted {name}.")

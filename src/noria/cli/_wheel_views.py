@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from ._api import Api
-from ._show import Column, ago, clock, count, duration, facts, note, out, progress, table
+from ._show import Column, ago, clock, count, duration, facts, note, out, table
+from ._watching import Work, follow
 
-__all__ = ["follow", "print_outcome", "print_turns", "print_wheel"]
+__all__ = ["follow_turn", "print_outcome", "print_turns", "print_wheel"]
 
-_POLL_S = 0.7
 _SAYS = {
     "collect": "Collecting feedback",
     "curate": "Curating rows",
@@ -26,26 +25,19 @@ _SAYS = {
 }
 
 
-def follow(api: Api, name: str, turn: dict[str, Any]) -> dict[str, Any]:
+def follow_turn(api: Api, name: str, turn: dict[str, Any]) -> dict[str, Any]:
     """The turn when it has ended, is promoted or waits for a person. Ctrl-C leaves; the turn goes on."""
     path = f"/v1/noria/wheels/{quote(name, safe='')}/turns/{turn['id']}"
     told: set[str] = set()
-    try:
-        with progress() as bar:
-            task = bar.add_task("", total=None, detail="")
-            while turn["outcome"] is None and turn["step"] != "approve":
-                going = turn["progress"] or {}
-                says = _SAYS.get(turn["step"], turn["step"])
-                bar.update(task, description=says, completed=going.get("done") or 0, total=going.get("total") or None)
-                _tell(turn, told)
-                time.sleep(_POLL_S)
-                turn = api.get(path)
-            _tell(turn, told)
-    except KeyboardInterrupt:
-        where = "on the server" if api.lasting else "when the server runs next (noria up)"
-        note(f"The turn goes on {where}. Come back with: noria wheel turn {name}")
-        raise
-    return turn
+
+    def bar(row: dict[str, Any]) -> dict[str, Any]:
+        _tell(row, told)
+        done = row["progress"] or {}
+        says = _SAYS.get(row["step"], row["step"])
+        return {"description": says, "completed": done.get("done") or 0, "total": done.get("total") or None}
+
+    work = Work(path, "", f"noria wheel turn {name}")
+    return follow(api, work, turn, going=lambda row: row["outcome"] is None and row["step"] != "approve", bar=bar)
 
 
 def _tell(turn: dict[str, Any], told: set[str]) -> None:

@@ -9,37 +9,12 @@ from typing import Any
 
 import httpx
 
+from noria.client import EventReader, error_from, event_error, json_of, no_noria
 from noria.console._connection import Connection, Endpoint
-from noria.errors import (
-    AuthenticationFailed,
-    Conflict,
-    InvalidRequest,
-    NoriaError,
-    NotBuilt,
-    NotFound,
-    PayloadTooLarge,
-    PermissionDenied,
-    RateLimited,
-    Unavailable,
-    UpstreamError,
-    UpstreamTimeout,
-)
+from noria.errors import PayloadTooLarge, Unavailable, UpstreamError
 
 __all__ = ["Api", "Stream"]
 
-_BY_STATUS: dict[int, type[NoriaError]] = {
-    400: InvalidRequest,
-    401: AuthenticationFailed,
-    403: PermissionDenied,
-    404: NotFound,
-    409: Conflict,
-    413: PayloadTooLarge,
-    429: RateLimited,
-    501: NotBuilt,
-    502: UpstreamError,
-    503: Unavailable,
-    504: UpstreamTimeout,
-}
 _Params = Mapping[str, Any]
 _MOST_BYTES = 100 * 1024 * 1024
 
@@ -53,18 +28,25 @@ class Stream:
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Raises the error that an error event carries."""
-        async for line in self._response.aiter_lines():
-            if not line.startswith("data:"):
-                continue
-            data = line[5:].strip()
-            if data == "[DONE]":
-                return
-            event = json.loads(data)
-            if event.get("error") and "choices" not in event and event.get("type") in {None, "error"}:
-                raise _error(500, event)
-            if event.get("type") == "error":  # the Responses API's own shape
-                raise _error(500, {"error": event})
-            yield event
+        reader = EventReader()
+        async for piece in self._response.aiter_bytes():
+            for data in reader.feed(piece):
+                if data == "[DONE]":
+                    return
+                yield _event(data)
+        for data in reader.end():
+            if data != "[DONE]":
+                yield _event(data)
+
+
+def _event(data: str) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError:
+        raise UpstreamError(f"An event of the stream is not JSON: {data[:200]}") from None
+    if (error := event_error(event)) is not None:
+        raise error
+    return event
 
 
 class Api:
@@ -118,9 +100,7 @@ class Api:
             async with self._client.stream(
                 "GET", found.url + path, params=_given(params), headers=_authorization(found), timeout=600.0
             ) as response:
-                if response.status_code >= 400:
-                    await response.aread()
-                    raise _error(response.status_code, _json(response))
+                await _check(found, response)
                 async for piece in response.aiter_bytes():
                     content += piece
                     if len(content) > _MOST_BYTES:
@@ -139,9 +119,9 @@ class Api:
             async with self._client.stream(
                 "POST", found.url + path, json=dict(body), headers=_authorization(found), timeout=timeout
             ) as response:
-                if response.status_code >= 400:
-                    await response.aread()
-                    raise _error(response.status_code, _json(response))
+                await _check(found, response)
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise no_noria(found.url, "its answer is no stream of events")
                 yield Stream(response)
         except httpx.HTTPError as error:
             raise _unreachable(found, error) from None
@@ -153,9 +133,7 @@ class Api:
             response = await self._client.request(method, found.url + path, **given)
         except httpx.HTTPError as error:
             raise _unreachable(found, error) from None
-        if response.status_code >= 400:
-            raise _error(response.status_code, _json(response))
-        return _json(response)
+        return json_of(found.url, response.status_code, response.content, response.headers)
 
 
 def _given(params: _Params | None) -> dict[str, Any]:
@@ -166,18 +144,10 @@ def _authorization(found: Endpoint) -> dict[str, str]:
     return {"authorization": f"Bearer {found.token}"} if found.token else {}
 
 
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return {}
-
-
-def _error(status: int, body: Any) -> NoriaError:
-    found = body.get("error") if isinstance(body, dict) else None
-    found = found if isinstance(found, dict) else {"message": found or f"The API answered with status {status}."}
-    kind = _BY_STATUS.get(status, NoriaError)
-    return kind(str(found.get("message") or f"Status {status}."), param=found.get("param"), code=found.get("code"))
+async def _check(found: Endpoint, response: httpx.Response) -> None:
+    """Of an answer that is not JSON."""
+    if not response.is_success:
+        raise error_from(found.url, response.status_code, await response.aread(), response.headers)
 
 
 def _unreachable(found: Endpoint, error: httpx.HTTPError) -> Unavailable:

@@ -5,11 +5,10 @@ Read anew for each call: a server that was restarted may listen elsewhere, with 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from noria.client import announced
 from noria.errors import Unavailable
 from noria.settings import provider_key
 
@@ -34,20 +33,13 @@ class Connection:
     def find(self) -> Endpoint:
         """Raises Unavailable while no server runs in this home."""
         given = provider_key("NORIA_API_KEY")
-        announced = self._announced()
+        server = announced(self.run_dir / "server.json")
         if self._api_url is None:
-            if announced is None:
+            if server is None:
                 raise Unavailable(
                     "No Noria server runs in this home.", code="api_unreachable", hint="Start it with: noria up", retry_after_s=2
                 )
-            return Endpoint(announced["url"], given or announced.get("token"))
-        if announced is not None and announced["url"] == self._api_url:
-            return Endpoint(self._api_url, given or announced.get("token"))
+            return Endpoint(server.url, given or server.token)
+        if server is not None and server.url == self._api_url:
+            return Endpoint(self._api_url, given or server.token)
         return Endpoint(self._api_url, given)
-
-    def _announced(self) -> dict[str, Any] | None:
-        try:
-            facts = json.loads((self.run_dir / "server.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return facts if isinstance(facts, dict) and isinstance(facts.get("url"), str) else None

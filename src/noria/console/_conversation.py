@@ -220,7 +220,7 @@ async def _read_chat(events: AsyncIterator[dict[str, Any]], answer: Answer) -> A
 async def _read_response(events: AsyncIterator[dict[str, Any]], answer: Answer) -> AsyncIterator[str]:
     async for event in events:
         kind = event.get("type")
-        if kind == "response.output_text.delta":
+        if kind in {"response.output_text.delta", "response.refusal.delta"}:
             yield event["delta"]
         elif kind == "response.output_item.done" and event["item"].get("type") == "file_search_call":
             answer.results = event["item"].get("results") or []
