@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
+from noria.cli._api import Api
 from noria.cli._file_choice import Choice, find_files, path_attribute
 from noria.errors import InvalidRequest
 from tests.conftest import NoriaServer
@@ -77,6 +81,70 @@ def test_only_what_is_new_or_changed_is_sent(run: Run, server: NoriaServer, fold
     assert stored() == ["wheel.md"]
     found = json.loads(run("search", "overshot wheel", "-s", "diff", "--home", server.home, "--json").stdout)
     assert "overshot" in found[0]["content"][0]["text"]
+
+
+def test_prune_takes_out_only_what_is_gone_from_the_disk(run: Run, server: NoriaServer, folder: Path) -> None:
+    def ingest(*more: str) -> dict[str, list[str]]:
+        return json.loads(run("ingest", folder, "--store", "pruned", "--home", server.home, "--json", *more).stdout)
+
+    (folder / "notes.txt").write_text("Notes on wheels.")
+    assert len(ingest()["added"]) == 3
+    assert ingest("--glob", "*.txt", "--prune")["removed"] == []
+    assert ingest("--no-recursive", "--prune")["removed"] == []
+    (folder / "sub" / "水车.md").unlink()
+    assert [Path(path).name for path in ingest("--glob", "*.txt", "--prune")["removed"]] == ["水车.md"]
+
+
+def test_waiting_does_not_list_the_files_again_and_again(
+    run: Run, server: NoriaServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    pages = Api.pages
+
+    def counted(self: Api, path: str, **more: Any) -> Iterator[dict[str, Any]]:
+        asked.append(path.rpartition("/")[2])
+        return pages(self, path, **more)
+
+    monkeypatch.setattr(Api, "pages", counted)
+    assert run("ingest", folder, "--store", "watched", "--home", server.home).exit_code == 0
+    assert asked.count("files") == 2
+
+
+def test_a_file_is_gone_only_if_it_can_be_seen_to_be(folder: Path) -> None:
+    deep = folder
+    for _ in range(6):
+        deep = deep / ("d" * 100)
+    deep.mkdir(parents=True)
+    (deep / "long.md").write_text("Deep.")
+    (deep / "other.md").write_text("Deep.")
+    keys = {file.path.name: file.key for file in find_files(Choice((folder,)), {"md"}).files}
+    (folder / "wheel.md").unlink()
+    (deep / "other.md").unlink()
+    found = find_files(Choice((folder,), glob="none"), {"md"})
+    assert {name for name, key in keys.items() if found.is_gone(key)} == {"wheel.md", "other.md"}
+    assert not found.is_gone(str(folder.parent / "elsewhere.md"))
+    assert not found.is_gone(f"{folder}x.md")
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure_and_not_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Path.iterdir
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self.name == "sub":
+            raise PermissionError(13, "Permission denied", str(self))
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    found = find_files(Choice((folder,)), {"md"})
+    assert [file.path.name for file in found.files] == ["wheel.md"]
+    assert found.unreadable == {str(folder / "sub"): "Permission denied"}
+
+
+def test_a_name_that_is_not_utf8_is_a_failure_and_not_the_end(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.md")).write_text("Coffee.")
+    found = find_files(Choice((folder,)), {"md"})
+    assert len(found.files) == 2
+    assert list(found.unreadable) == [f"{folder}/caf\ufffd.md"]
 
 
 def test_a_broken_file_is_named_and_does_not_stop_the_rest(run: Run, server: NoriaServer, folder: Path) -> None:

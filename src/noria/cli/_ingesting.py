@@ -20,7 +20,7 @@ from noria.errors import NoriaError, NotFound
 from ._api import Api
 from ._command import target
 from ._connection import connect
-from ._file_choice import Choice, Found, LocalFile, find_files
+from ._file_choice import Choice, Found, LocalFile, find_files, printable
 from ._show import note, print_json, progress
 
 __all__ = ["Plan", "Result", "ingest", "run_ingest"]
@@ -88,7 +88,7 @@ def run_ingest(store: str, choice: Choice, *, attributes: Attributes, create: bo
 def ingest(api: Api, plan: Plan) -> Result:
     """Sends what is new or changed, waits, and takes out what was replaced or (with `prune`) is gone."""
     store = _store(api, plan)
-    result = Result(store["id"], skipped=plan.found.skipped)
+    result = Result(store["id"], skipped=plan.found.skipped, failed=dict(plan.found.unreadable))
     run = _Run(api, plan, f"/v1/vector_stores/{store['id']}", result)
     try:
         run.send()
@@ -140,7 +140,7 @@ class _Run:
         with progress() as bar:
             task = bar.add_task("Sending", total=len(files), detail="")
             for file in files:
-                bar.update(task, detail=file.path.name)
+                bar.update(task, detail=printable(file.path).rpartition("/")[2])
                 if entry := self._entry(file):
                     batch.append(entry)
                 if len(batch) >= _BATCH:
@@ -151,7 +151,7 @@ class _Run:
 
     def _entry(self, file: LocalFile) -> dict[str, Any] | None:
         """What to attach for a file; None where the store has it, or it cannot be read or sent."""
-        name = str(file.path)
+        name = printable(file.path)
         try:
             sha256 = self._current_sha256[file.key] = file.sha256()
             known = self._by_key[file.key]
@@ -163,6 +163,9 @@ class _Run:
             file_id = same.file_id if same is not None else self._api.upload(file.path)["id"]
         except OSError as error:
             self._result.failed[name] = error.strerror or str(error)
+            return None
+        except UnicodeError:
+            self._result.failed[name] = "its name is not UTF-8"
             return None
         except NoriaError as error:
             if error.status in {401, 403} or error.status >= 500:
@@ -200,9 +203,9 @@ class _Run:
             while True:
                 begun = time.monotonic()
                 jobs = self._jobs()
-                open_ids = {row["id"] for row in self._api.pages(self._files, filter="in_progress")}
-                left = self._pending.keys() & open_ids
-                bar.update(task, completed=total - len(left), detail=_current_file(jobs))
+                # Of the whole store: to list which they are would be dearer than to wait for another client's files too.
+                left = self._api.get(self._base)["file_counts"]["in_progress"]
+                bar.update(task, completed=max(total - left, 0), detail=_current_file(jobs))
                 if not left or not jobs:  # without a job, what is left will stay so: `settle` says it
                     return
                 time.sleep(max(_POLL_S, 3 * (time.monotonic() - begun)))
@@ -246,16 +249,13 @@ class _Run:
     def _prune(self, states: Mapping[str, _Stored]) -> None:
         present = {file.key for file in self._plan.found.files}
         for stored in states.values():
-            if stored.key not in present and stored.key.startswith(self._plan.found.prefixes):
+            if stored.key not in present and self._plan.found.is_gone(stored.key):
                 self._take_out(stored)
                 self._result.removed.append(stored.key)
 
     def _take_out(self, stored: _Stored) -> None:
         """Out of this store; the upload itself goes too, unless another store has it."""
-        self._api.delete(f"{self._files}/{stored.file_id}")
-        stores = (row["id"] for row in self._api.pages("/v1/vector_stores"))
-        if not any(self._api.find(f"/v1/vector_stores/{store}/files/{stored.file_id}") for store in stores):
-            self._api.delete(f"/v1/files/{stored.file_id}")
+        self._api.delete(f"{self._files}/{stored.file_id}", delete_upload=True)
 
 
 def _current_file(jobs: Sequence[Mapping[str, Any]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -11,17 +10,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from noria.errors import NoriaError, NotFound, UpstreamError
+from noria.client import Announced
+from noria.errors import NoriaError, NotFound
 from noria.settings import Settings
 
 from ._api import Api
-from ._connection import Running
-from ._show import note, progress
+from ._show import note
+from ._watching import watch_job
 
 __all__ = ["DOCS_STORE", "docs_folder", "import_gguf", "index_docs", "merge", "print_banner", "pull", "pull_missing", "warm"]
 
 DOCS_STORE = "noria-docs"
-_POLL_S = 0.3
 
 
 def pull_missing(api: Api) -> None:
@@ -46,7 +45,7 @@ def pull_missing(api: Api) -> None:
 def pull(api: Api, model: str) -> dict[str, Any]:
     """Pulls a model's weights, with a progress bar, and returns the job that did it."""
     note(f"Pulling {model}…")
-    return _followed(api, api.post("/v1/noria/pulls", {"model": model}), f"Pulling {model}")
+    return watch_job(api, api.post("/v1/noria/pulls", {"model": model}), f"Pulling {model}", by_bytes=True)
 
 
 def import_gguf(api: Api, model: str, source: str, title: str) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def import_gguf(api: Api, model: str, source: str, title: str) -> dict[str, Any]
         source = f"file:{Path(source.removeprefix('file:')).expanduser().absolute()}"
     job = api.post("/v1/noria/imports", {"model": model, "gguf": source, "title": title})
     note(f"Making {model} from {source}…")
-    _followed(api, job, f"Making {model} from {source}")
+    watch_job(api, job, f"Making {model} from {source}", by_bytes=True)
     return api.get(f"/v1/noria/models/{quote(model)}")
 
 
@@ -63,22 +62,7 @@ def merge(api: Api, model: str, form: str) -> dict[str, Any]:
     """Merges a tuned model into its base and returns the job, whose detail names the folder on the server's machine."""
     job = api.post(f"/v1/noria/models/{quote(model)}/merge", {"format": form})
     note(f"Merging {model}…")
-    return _followed(api, job, f"Merging {model}")
-
-
-def _followed(api: Api, job: dict[str, Any], what: str) -> dict[str, Any]:
-    """The job once it is completed. Raises UpstreamError with the reason where it is not."""
-    with progress(by_bytes=True) as bar:
-        task = bar.add_task("queued", total=None, detail="")
-        while job["status"] in {"queued", "running"}:
-            detail = job["detail"]
-            stage, file = detail.get("stage") or job["status"], detail.get("file") or ""
-            bar.update(task, description=stage, completed=job["done"] or 0, total=job["total"] or None, detail=file)
-            time.sleep(_POLL_S)
-            job = api.get(f"/v1/noria/jobs/{job['id']}")
-    if job["status"] != "completed":
-        raise UpstreamError(f"{what} {job['status']}: {job['error'] or 'no reason given'}")
-    return job
+    return watch_job(api, job, f"Merging {model}", by_bytes=True)
 
 
 def warm(api: Api) -> None:
@@ -116,7 +100,7 @@ def index_docs(api: Api) -> None:
         api.post("/v1/vector_stores", {"name": DOCS_STORE, "description": "Noria's own documentation"})
     # Known by their place within the documentation: the next version's may lie elsewhere on the disk.
     pages = tuple(LocalFile(page, str(page.relative_to(folder))) for page in sorted(folder.rglob("*.md")))
-    result = ingest(api, Plan(DOCS_STORE, Found(pages, prefixes=("",)), prune=True))
+    result = ingest(api, Plan(DOCS_STORE, Found(pages, (folder,), root=folder), prune=True))
     for path, error in result.failed.items():
         note(f"{path}: {error}")
     if result.added or result.replaced or result.removed:
@@ -136,7 +120,7 @@ def docs_folder() -> Path | None:
     return None
 
 
-def print_banner(settings: Settings, running: Running, console: str | None, *, keys: bool) -> None:
+def print_banner(settings: Settings, running: Announced, console: str | None, *, keys: bool) -> None:
     """Where everything is, and three ways to begin. `keys`: API keys exist, so that every call needs one."""
     print("\n".join(_banner(settings, running.url, console, keys=keys)), flush=True)
 

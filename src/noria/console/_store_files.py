@@ -77,8 +77,7 @@ class FileList:
         t = self._session.t
 
         async def delete() -> None:
-            await self._session.api.delete(f"{self._path}/{file['id']}")
-            await self._session.api.delete(f"/v1/files/{file['id']}")
+            await self._session.api.delete(f"{self._path}/{file['id']}", {"delete_upload": "true"})
             await self.load()
 
         confirm(self._session, t("store.delete", name=_name(file)), t("store.delete_text"), delete, verb=t("delete"))

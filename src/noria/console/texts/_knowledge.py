@@ -36,7 +36,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "store.attributes": ("Attributes", "属性"),
     "store.text": ("Extracted text", "提取的文本"),
     "store.delete": ("Delete {name}?", "删除 {name}？"),
-    "store.delete_text": ("The file and its passages are removed at once.", "文件及其段落会立即删除。"),
+    "store.delete_text": (
+        "The file and its passages leave this store at once. The upload is deleted unless another store has it.",
+        "文件及其段落会立即从此知识库移除。若没有其他知识库使用，上传的文件也会删除。",
+    ),
     "store.attributes_of": ("Attributes of {name}", "{name} 的属性"),
     "store.attributes_hint": ("One a line: key = value. Searches can filter by them.", "每行一个：键 = 值。搜索时可按属性筛选。"),
     "file.completed": ("ready", "就绪"),
