@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from noria.errors import InvalidRequest, NoriaError, Unavailable, UpstreamError
+from noria.errors import ContextTooLong, InvalidRequest, NoriaError, Unavailable, UpstreamError, UpstreamTimeout
 from noria.models._wire import Target, WireClient
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}"
@@ -107,4 +107,149 @@ async def test_a_name_that_has_moved_inside_is_refused(monkeypatch: pytest.Monke
             await post(client, Target(f"http://moving.example:{port}/x", "it", {}, public_only=True))
         assert not connections
     assert not answers
+    await client.aclose()
+
+
+TOO_LONG = b'{"error": {"message": "too many tokens", "param": "messages", "code": "context_length_exceeded"}}'
+
+
+@asynccontextmanager
+async def saying(*pieces: bytes, pause_s: float = 0.05) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Writes these bytes to whoever sends a request, with a pause before each but the first, and closes."""
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        for number, piece in enumerate(pieces):
+            await asyncio.sleep(pause_s if number else 0)
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], requests
+    finally:
+        server.close()
+
+
+def head(status: int, length: int) -> bytes:
+    return b"HTTP/1.1 %d No\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (status, length)
+
+
+async def test_the_words_of_a_failure_may_come_in_pieces() -> None:
+    client = WireClient()
+    async with saying(head(400, len(TOO_LONG)) + TOO_LONG[:40], TOO_LONG[40:]) as (port, _):
+        with pytest.raises(ContextTooLong) as error:
+            await post(client, at(port))
+    assert (error.value.param, error.value.code) == ("messages", "context_length_exceeded")
+    await client.aclose()
+
+
+async def test_a_failure_whose_words_break_off_keeps_its_status() -> None:
+    client = WireClient()
+    async with saying(head(400, 500) + b"it is bec") as (port, _):
+        with pytest.raises(InvalidRequest, match="it is bec"):
+            await post(client, at(port))
+    large = b"x" * 200_000
+    async with saying(head(500, len(large)) + large) as (port, _):
+        with pytest.raises(UpstreamError):
+            await post(client, at(port))
+    await client.aclose()
+
+
+async def test_a_failure_whose_words_do_not_end_is_told_in_the_calls_time() -> None:
+    client = WireClient()
+    async with saying(head(503, 500) + b"busy", b"never", pause_s=30) as (port, _):
+        asked = client.post(at(port), b"{}", timeout_s=0.3, stream=False)
+        with pytest.raises(Unavailable, match="busy"):
+            await asyncio.wait_for(asked, 5)
+    await client.aclose()
+
+
+async def test_an_engines_answer_that_is_not_json_says_so() -> None:
+    client = WireClient()
+    async with saying(head(200, 5) + b"<htm>") as (port, requests):
+        with pytest.raises(UpstreamError, match="not JSON"):
+            await client.ask(at(port, local=True), method="DELETE")
+    assert requests[0].startswith(b"DELETE /x ")
+    await client.aclose()
+
+
+def names(monkeypatch: pytest.MonkeyPatch, **addresses: str) -> None:
+    """What names resolve to; others do not."""
+
+    async def resolve(self: Any, host: str, port: Any, **_: Any) -> Any:
+        known = addresses.get(host.partition(".")[0])
+        if known is None and host[0].isdigit():
+            known = host
+        if known is None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known, port))]
+
+    monkeypatch.setattr(type(asyncio.get_running_loop()), "getaddrinfo", resolve)
+
+
+def behind(monkeypatch: pytest.MonkeyPatch, proxy: str, **others: str) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"http_proxy": proxy, **others}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("host", ["inside.example", "10.0.0.1", "\uff11\uff10.0.0.1", "[::ffff:10.0.0.1]", "nowhere.example"])
+async def test_a_proxy_is_handed_no_name_that_leads_inside(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    client = WireClient()
+    async with saying(OK) as (port, requests):
+        behind(monkeypatch, f"http://127.0.0.1:{port}")
+        names(monkeypatch, inside="10.0.0.1")
+        with pytest.raises(NoriaError):
+            await post(client, Target(f"http://{host}/x", "it", {}, public_only=True))
+        assert not requests
+    await client.aclose()
+
+
+async def test_the_operators_proxy_may_be_inside_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = WireClient()
+    async with saying(OK) as (port, requests):
+        behind(monkeypatch, f"http://user:pass@proxy.example:{port}")
+        names(monkeypatch, outside="93.184.215.14", proxy="127.0.0.1")
+        for public_only in (True, False):
+            assert await post(client, Target("http://outside.example/x", "it", {}, public_only=public_only)) == b"{}"
+    assert [request.partition(b"\r\n")[0] for request in requests] == [b"POST http://outside.example/x HTTP/1.1"] * 2
+    assert all(b"proxy-authorization: basic dxnlcjpwyxnz" in request.lower() for request in requests)
+    await client.aclose()
+
+
+async def test_what_needs_no_proxy_is_still_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = WireClient()
+    async with saying(OK) as (port, requests):
+        behind(monkeypatch, f"http://127.0.0.1:{port}", no_proxy="inside.example")
+        names(monkeypatch, inside="127.0.0.1")
+        with pytest.raises(InvalidRequest, match="not a public address"):
+            await post(client, Target(f"http://inside.example:{port}/x", "it", {}, public_only=True))
+        assert not requests
+    await client.aclose()
+
+
+async def test_a_name_without_an_address_is_the_upstreams_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = WireClient()
+    names(monkeypatch)
+    with pytest.raises(UpstreamError, match="cannot be reached"):
+        await post(client, Target("http://nowhere.example/x", "it", {}, public_only=True))
+    await client.aclose()
+
+
+async def test_no_connection_in_time_is_said_as_that() -> None:
+    client = WireClient(connect_timeout_s=0.2)
+    with socket.socket() as full:  # takes one connection into its backlog, and no more
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        with socket.socket() as first, socket.socket() as second:
+            for one in (first, second):
+                one.setblocking(False)
+                one.connect_ex(("127.0.0.1", port))
+            with pytest.raises(UpstreamTimeout, match=r"no connection within 0\.2 s"):
+                await post(client, at(port))
     await client.aclose()

@@ -9,13 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
-import orjson
-
 from noria.engines import Endpoint
 from noria.errors import InvalidRequest, NotFound, Unavailable
 
 from ._cards import ModelCard
-from ._wire import Target, WireClient
+from ._wire import WireClient, engine_target
 
 __all__ = ["AdapterLoader", "adapter_path"]
 
@@ -46,11 +44,7 @@ class AdapterLoader:
             return
         body = {"name": card.id, "folder": str(adapter_path(self._home, card.adapter))}
         try:
-            answer = await self._client.post(
-                _target(endpoint, "/v1/noria/adapters"), orjson.dumps(body), timeout_s=LOAD_TIMEOUT_S, stream=False
-            )
-            async for _ in answer.pieces:
-                pass
+            await self._client.ask(engine_target(endpoint, "/v1/noria/adapters"), body, timeout_s=LOAD_TIMEOUT_S)
         except (InvalidRequest, NotFound) as error:
             raise Unavailable(
                 f"The adapter of {card.id} cannot be served: {error.message}",
@@ -69,7 +63,7 @@ class AdapterLoader:
         """Takes it out of that engine, where it is in it."""
         self.forget(card, endpoint)
         try:
-            await self._client.delete_json(_target(endpoint, f"/v1/noria/adapters/{quote(card.id)}"))
+            await self._client.ask(engine_target(endpoint, f"/v1/noria/adapters/{quote(card.id)}"), method="DELETE")
         except NotFound:
             return
 
@@ -77,8 +71,3 @@ class AdapterLoader:
         """Whether a life of this engine was given the adapter."""
         adapter = (card.id, card.adapter or "")
         return any(adapter in known for (name, _), known in self._loaded.items() if name == engine)
-
-
-def _target(endpoint: Endpoint, path: str) -> Target:
-    socket = str(endpoint.socket_path) if endpoint.socket_path else None
-    return Target(f"{endpoint.base_url}{path}", endpoint.name, {}, socket_path=socket, generation=endpoint.generation, local=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import orjson
 
@@ -13,13 +12,11 @@ from noria.errors import NotFound
 
 from ._adapters import AdapterLoader
 from ._cards import ModelCard
-from ._openai_compatible import PATHS, check_task
+from ._openai_compatible import PATHS, check_task, upstream_body
 from ._protocol import Call, Reply
-from ._wire import Answer, Target, WireClient
+from ._wire import Answer, WireClient, engine_target
 
 __all__ = ["EngineModel"]
-
-_LIMITS = {"max_tokens", "max_completion_tokens"}
 
 
 class EngineModel:
@@ -72,31 +69,14 @@ class EngineModel:
         return Reply(self._card, answer.pieces, close, answer.headers)
 
     async def _ask(self, call: Call, endpoint: Endpoint) -> Answer:
-        target = Target(
-            url=f"{endpoint.base_url}/v1{PATHS[call.operation]}",
-            label=endpoint.name,
-            headers=call.headers,
-            socket_path=str(endpoint.socket_path) if endpoint.socket_path else None,
-            generation=endpoint.generation,
-            public_only=self._public_only,
-            local=True,
-        )
+        target = engine_target(endpoint, f"/v1{PATHS[call.operation]}", call.headers, public_only=self._public_only)
+        body = orjson.dumps(upstream_body(self._card, call))
         if self._card.adapter is None:
-            return await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)
+            return await self._client.post(target, body, timeout_s=call.timeout_s, stream=call.stream)
         await self._adapters.ensure(self._card, endpoint)
         try:
-            return await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)
+            return await self._client.post(target, body, timeout_s=call.timeout_s, stream=call.stream)
         except NotFound:  # somebody took it out since
             self._adapters.forget(self._card, endpoint)
             await self._adapters.ensure(self._card, endpoint)
-            return await self._client.post(target, self._body(call), timeout_s=call.timeout_s, stream=call.stream)
-
-    def _body(self, call: Call) -> bytes:
-        body: dict[str, Any] = dict(self._card.sampling) if call.operation != "embedding" else {}
-        body.update(call.body)
-        if call.operation == "chat" and self._card.max_output_tokens is not None and not _LIMITS & body.keys():
-            body["max_completion_tokens"] = self._card.max_output_tokens  # a small model may never find its end
-        body["model"] = self._card.upstream_name
-        if call.stream:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        return orjson.dumps(body)
+            return await self._client.post(target, body, timeout_s=call.timeout_s, stream=call.stream)

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from noria.access import CredentialStore, check_public_url
-from noria.engines import Endpoint, EngineSpec, Supervisor, WeightsStore
+from noria.engines import EngineSpec, Supervisor, WeightsStore
 from noria.errors import InvalidRequest, NotFound, Unavailable
 from noria.messages import estimate_tokens, text_of
 from noria.settings import Settings, provider_key
@@ -26,7 +24,7 @@ from ._openai_compatible import OpenAICompatible
 from ._protocol import Model
 from ._provider_keys import ProviderKeys
 from ._routes import Retrying, Route
-from ._wire import Target, WireClient
+from ._wire import WireClient, engine_target
 
 __all__ = ["Hub", "Resolved"]
 
@@ -55,17 +53,14 @@ class Hub:
         self._settings, self._keys = settings, ProviderKeys(credentials)
         self.client = WireClient()
         self.adapters = AdapterLoader(self.client, settings.home)
-        self._built: dict[tuple[str, str], Model] = {}
 
     async def resolve(self, name: str, project_id: str = DEFAULT_PROJECT) -> Resolved:
         """Raises NotFound with near names."""
         card, alias = await self.catalogue.find(name, project_id)
-        model = self._built.get((project_id, card.id))
-        if model is None or model.card is not card:  # cards are replaced, never changed
-            model = self._built[project_id, card.id] = self._build(card, project_id)
-        return Resolved(model, card, alias)
+        return Resolved(self._build(card, project_id), card, alias)
 
     def _build(self, card: ModelCard, project_id: str) -> Model:
+        """Made for each call, for it holds nothing: any name behind a provider's is one, and names can be made up."""
         if card.source == "engine":
 
             async def ready(card: ModelCard) -> EngineSpec:
@@ -97,14 +92,15 @@ class Hub:
         """Whether a remote model has the key that it needs."""
         spec = builtin_providers()[card.provider or ""]
         try:
-            base_url = self.base_url(card, spec)
+            key = self._keys.of(card, spec, self.base_url(card, spec), project_id)
         except InvalidRequest:  # nor an address
             return False
-        return spec.keyless or await self._keys.of(card, spec, base_url, project_id).find() is not None
+        return spec.keyless or await key.find() is not None
 
     def guards(self, card: ModelCard) -> bool:
         """Whether the card's address came from a caller, who may not point it at private ones."""
-        return card.base_url is not None and card.engine in {None, "url"} and not self._settings.allow_private_urls
+        asked = card.source == "provider" or card.engine == "url"
+        return asked and card.base_url is not None and not self._settings.allow_private_urls
 
     @staticmethod
     def base_url(card: ModelCard, spec: ProviderSpec) -> str:
@@ -117,6 +113,7 @@ class Hub:
             raise InvalidRequest(
                 f"{spec.title} needs the address of your resource.",
                 param="model",
+                code="missing_base_url",
                 hint=f"Set {spec.base_url_env} in the server's environment.",
             )
         return spec.base_url
@@ -172,7 +169,7 @@ class Hub:
                     await self.adapters.ensure(card, endpoint)
                     # The first step with an adapter packs the weights once more: better now than for a user.
                     body = {"model": card.upstream_name, "prompt": "Hi", "max_tokens": 1, "temperature": 0}
-                    await self._ask(endpoint, "/v1/completions", body, timeout_s=60.0)
+                    await self.client.ask(engine_target(endpoint, "/v1/completions"), body, timeout_s=60.0)
 
     async def remove(self, name: str, project_id: str = DEFAULT_PROJECT) -> None:
         """Removes a model that was added: from the engine that runs it, its files if it was trained here, its card.
@@ -220,15 +217,7 @@ class Hub:
     ) -> Any:
         """A JSON call to an engine's own route (token counting)."""
         async with self.supervisor.lease(await self.engine_spec(card, project_id)) as endpoint:
-            return await self._ask(endpoint, path, body, timeout_s=timeout_s)
-
-    async def _ask(self, endpoint: Endpoint, path: str, body: dict[str, Any], *, timeout_s: float) -> Any:
-        socket = str(endpoint.socket_path) if endpoint.socket_path else None
-        target = Target(
-            f"{endpoint.base_url}{path}", endpoint.name, {}, socket_path=socket, generation=endpoint.generation, local=True
-        )
-        answer = await self.client.post(target, orjson.dumps(body), timeout_s=timeout_s, stream=False)
-        return orjson.loads(b"".join([piece async for piece in answer.pieces]))
+            return await self.client.ask(engine_target(endpoint, path), body, timeout_s=timeout_s)
 
     async def count_tokens(self, card: ModelCard, given: dict[str, Any], project_id: str = DEFAULT_PROJECT) -> tuple[int, bool]:
         """Tokens of `{"text": …}` or `{"messages": …}`, and whether that is exact: remote models' are estimated."""

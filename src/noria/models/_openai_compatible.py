@@ -14,9 +14,10 @@ from ._catalogue import ProviderSpec
 from ._protocol import Call, Operation, Reply
 from ._wire import Target, WireClient
 
-__all__ = ["PATHS", "OpenAICompatible", "check_task"]
+__all__ = ["PATHS", "OpenAICompatible", "check_task", "upstream_body"]
 
 PATHS: Mapping[Operation, str] = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
+_LIMITS = {"max_tokens", "max_completion_tokens"}
 _TASKS: Mapping[Operation, str] = {"chat": "chat", "completion": "chat", "embedding": "embedding"}
 
 
@@ -52,13 +53,10 @@ class OpenAICompatible:
         return Reply(self._card, answer.pieces, answer.close, answer.headers)
 
     def _body(self, call: Call) -> dict[str, Any]:
-        body = dict(call.body)
-        body["model"] = self._card.upstream_name
+        body = upstream_body(self._card, call)
         limit = self._provider.token_limit_field
         if call.operation == "chat" and limit == "max_tokens" and "max_completion_tokens" in body:
             body["max_tokens"] = body.pop("max_completion_tokens")
-        if call.stream:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return body
 
     async def _target(self, call: Call) -> Target:
@@ -73,6 +71,18 @@ class OpenAICompatible:
             headers=headers,
             public_only=self._public_only,
         )
+
+
+def upstream_body(card: ModelCard, call: Call) -> dict[str, Any]:
+    """The request as the model gets it: its own name, and the card's defaults where the caller gives none."""
+    body: dict[str, Any] = dict(card.sampling) if call.operation != "embedding" else {}
+    body.update(call.body)
+    if call.operation == "chat" and card.max_output_tokens is not None and not _LIMITS & body.keys():
+        body["max_completion_tokens"] = card.max_output_tokens  # a small model may never find its end
+    body["model"] = card.upstream_name
+    if call.stream:
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return body
 
 
 def check_task(card: ModelCard, operation: Operation) -> None:

@@ -13,7 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -21,6 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from noria.access import check_public_url
+from noria.engines import Endpoint
 from noria.errors import (
     ContextTooLong,
     InvalidRequest,
@@ -32,9 +33,10 @@ from noria.errors import (
     UpstreamTimeout,
 )
 
-__all__ = ["Answer", "Target", "WireClient"]
+__all__ = ["Answer", "Target", "WireClient", "engine_target"]
 
 _MAX_ERROR_BYTES = 64 * 1024
+_ERROR_BODY_S = 10.0  # nobody waits longer for the words of a failure that is known already
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024  # what one answer may cost in memory; the largest batch of embeddings is a tenth of it
 
 
@@ -42,7 +44,9 @@ _MAX_ANSWER_BYTES = 256 * 1024 * 1024  # what one answer may cost in memory; the
 class Target:
     """Where to send: `url` is the full address; over `socket_path` its host is only a name. `label` is for messages.
 
-    Connections to a socket of an earlier `generation` (the engine has restarted since) are dropped.
+    Connections to a socket of an earlier `generation` (the engine has restarted since) are dropped. `public_only` refuses
+    addresses that are not public: direct connections go to the address that was checked. Through a proxy of the server's
+    environment the name is checked before it is handed over; what it leads to there, the proxy decides.
     """
 
     url: str
@@ -52,6 +56,15 @@ class Target:
     generation: int = 0
     public_only: bool = False
     local: bool = False
+
+
+def engine_target(
+    endpoint: Endpoint, path: str, headers: Mapping[str, str] | None = None, *, public_only: bool = False
+) -> Target:
+    """A route of a leased engine."""
+    socket_path = str(endpoint.socket_path) if endpoint.socket_path else None
+    url = f"{endpoint.base_url}{path}"
+    return Target(url, endpoint.name, headers or {}, socket_path, endpoint.generation, public_only=public_only, local=True)
 
 
 @dataclass(slots=True)
@@ -65,7 +78,7 @@ class _PublicResolver(AbstractResolver):
     """Resolves a name and refuses it when any address is not public: what was checked is what is connected to."""
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        addresses = await check_public_url(f"http://{host}:{port}", param="base_url")
+        addresses = await _public_addresses(host, port)
         return [
             ResolveResult(
                 hostname=host,
@@ -91,9 +104,10 @@ class WireClient:
         self._places: dict[str, tuple[str | None, bool, int]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def _session(self, target: Target) -> aiohttp.ClientSession:
+    def _session(self, target: Target, proxy: str | None = None) -> aiohttp.ClientSession:
         # An engine has connections of its own: those of its last life are dropped, and nobody else's.
-        key = f"engine {target.label}" if target.local else "public" if target.public_only else "any"
+        kind = "proxied" if proxy else "public" if target.public_only else "any"
+        key = f"engine {target.label}" if target.local else kind
         place = (target.socket_path, target.public_only, target.generation if target.local else 0)
         session = self._sessions.get(key)
         if session is not None and self._places[key] != place:
@@ -102,19 +116,31 @@ class WireClient:
             task.add_done_callback(self._closing.discard)
             session = None
         if session is None or session.closed:
-            session = _new_session(target)
+            session = _new_session(target, guarded=target.public_only and proxy is None)
             self._sessions[key] = session
             self._places[key] = place
         return session
 
     async def post(self, target: Target, body: bytes, *, timeout_s: float, stream: bool) -> Answer:
         """Sends one JSON body. Raises a NoriaError unless the upstream answered 2xx (and, streaming, sent a first piece)."""
-        if target.public_only:
-            await _refuse_private_literal(target.url)
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._connect_timeout_s)
-        headers = {"content-type": "application/json", **target.headers}
+        return await self._call("POST", target, body, timeout_s=timeout_s, stream=stream)
+
+    async def ask(self, target: Target, body: Any = None, *, method: str = "POST", timeout_s: float = 10.0) -> Any:
+        """JSON for JSON, whole. Raises as `post`, and UpstreamError where the answer is not JSON."""
+        sent = None if body is None else orjson.dumps(body)
+        answer = await self._call(method, target, sent, timeout_s=timeout_s, stream=False)
         try:
-            response = await self._send(target, body, headers, timeout)
+            return orjson.loads(b"".join([piece async for piece in answer.pieces]))
+        except orjson.JSONDecodeError:
+            raise UpstreamError(f"{target.label} answered with something that is not JSON.") from None
+
+    async def _call(self, method: str, target: Target, body: bytes | None, *, timeout_s: float, stream: bool) -> Answer:
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._connect_timeout_s)
+        try:
+            response = await self._send(method, target, body, timeout)
+        except aiohttp.ConnectionTimeoutError:
+            waited_s = min(timeout_s, self._connect_timeout_s)
+            raise UpstreamTimeout(f"{target.label} took no connection within {waited_s:.1f} s.", retry_after_s=5) from None
         except TimeoutError:
             raise _too_slow(target, timeout_s) from None
         except NoriaError:
@@ -122,12 +148,7 @@ class WireClient:
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(target, error) from None
         if response.status // 100 != 2:
-            try:
-                text = await response.content.read(_MAX_ERROR_BYTES)
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                text = b""
-            response.close()
-            raise _explain(target, response.status, text, response.headers.get("retry-after"))
+            raise _explain(target, response.status, await _error_body(response), response.headers.get("retry-after"))
         if not stream:
             return _answer(target, response)
         try:
@@ -136,39 +157,21 @@ class WireClient:
             raise _too_slow(target, timeout_s) from None
 
     async def _send(
-        self, target: Target, body: bytes, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout
+        self, method: str, target: Target, body: bytes | None, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         """Again, once, where an engine closed a connection that it had kept open, just as this request was on its way."""
+        async with asyncio.timeout(timeout.total):
+            proxy = await _check_public(target) if target.public_only else None
+        headers = {"content-type": "application/json", **target.headers}
         for attempt in (1, 2):
             try:
-                return await self._session(target).post(
-                    target.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+                return await self._session(target, proxy).request(
+                    method, target.url, data=body, headers=headers, timeout=timeout, proxy=proxy, allow_redirects=False
                 )
             except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
                 if attempt == 2 or not target.local:
                     raise
         raise AssertionError("unreachable: the second attempt returns or raises")
-
-    async def get_json(self, target: Target, *, timeout_s: float = 10.0) -> Any:
-        return await self._json("GET", target, timeout_s)
-
-    async def delete_json(self, target: Target, *, timeout_s: float = 10.0) -> Any:
-        return await self._json("DELETE", target, timeout_s)
-
-    async def _json(self, method: str, target: Target, timeout_s: float) -> Any:
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
-        try:
-            async with self._session(target).request(
-                method, target.url, headers=dict(target.headers), timeout=timeout, allow_redirects=False
-            ) as response:
-                data = await response.read()
-                if response.status // 100 != 2:
-                    raise _explain(target, response.status, data, response.headers.get("retry-after"))
-                return orjson.loads(data)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unreachable(target, error) from None
-        except orjson.JSONDecodeError:
-            raise UpstreamError(f"{target.label} answered with something that is not JSON.") from None
 
     async def aclose(self) -> None:
         for session in self._sessions.values():
@@ -176,17 +179,34 @@ class WireClient:
         self._sessions.clear()
 
 
-def _new_session(target: Target) -> aiohttp.ClientSession:
+def _new_session(target: Target, *, guarded: bool) -> aiohttp.ClientSession:
     if target.socket_path:
         connector: aiohttp.BaseConnector = aiohttp.UnixConnector(target.socket_path, limit=0)
     else:
-        resolver = _PublicResolver() if target.public_only else None
+        resolver = _PublicResolver() if guarded else None
         connector = aiohttp.TCPConnector(limit=0, resolver=resolver, ttl_dns_cache=60, keepalive_timeout=60)
-    # Looking for a proxy in the environment costs aiohttp a thread a request: only where there is one to find.
-    proxied = not target.local and bool(getproxies())
+    # Looking for a proxy in the environment costs aiohttp a thread a request: only where there is one to find, and not where
+    # `_check_public` has looked already.
+    proxied = not target.local and not target.public_only and bool(getproxies())
     return aiohttp.ClientSession(
         connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar(), trust_env=proxied
     )
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    """What an upstream says of its failure, as far as it comes."""
+    said = bytearray()
+    try:
+        async with asyncio.timeout(_ERROR_BODY_S):
+            async for piece in response.content.iter_any():
+                said += piece
+                if len(said) >= _MAX_ERROR_BYTES:
+                    break
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        pass
+    finally:
+        response.close()
+    return bytes(said[:_MAX_ERROR_BYTES])
 
 
 async def _begin(target: Target, response: aiohttp.ClientResponse) -> Answer:
@@ -224,16 +244,45 @@ def _answer(target: Target, response: aiohttp.ClientResponse, first: bytes = b""
     return Answer(pieces(), response.headers, close)
 
 
-async def _refuse_private_literal(url: str) -> None:
-    """Addresses are not resolved, so the resolver never sees them. The host is read as the client will read it."""
-    host = URL(url).host or ""
+async def _check_public(target: Target) -> str | None:
+    """Refuses what need not be resolved to be seen as private; gives the operator's proxy for this URL, if there is one.
+
+    The host is read as the client will read it. A proxy resolves the name itself, so the name is resolved here before.
+    """
+    try:
+        url = URL(target.url)
+    except ValueError:
+        raise aiohttp.InvalidURL(target.url) from None
+    proxy = await asyncio.to_thread(_proxy_for, url) if not target.local and getproxies() else None
+    if proxy is not None:
+        await _public_addresses(url.host or "", url.port or 443)
+        return proxy
     with contextlib.suppress(ValueError):
-        ipaddress.ip_address(host)
-        await check_public_url(f"http://[{host}]" if ":" in host else f"http://{host}", param="base_url")
+        ipaddress.ip_address(url.host or "")
+        await _public_addresses(url.host or "", url.port or 443)  # aiohttp asks no resolver for an address
+    return None
+
+
+def _proxy_for(url: URL) -> str | None:
+    """From the server's environment, as for any other call. Only http proxies: aiohttp speaks to no others."""
+    proxy = getproxies().get(url.scheme)
+    if proxy is None or not proxy.startswith("http://") or proxy_bypass(url.host or ""):
+        return None
+    return proxy
+
+
+async def _public_addresses(host: str, port: int) -> list[str]:
+    """A name without an address is the upstream's trouble at this time of day, and no fault of the request."""
+    try:
+        return await check_public_url(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", param="base_url")
+    except InvalidRequest as error:
+        if error.code == "unresolvable_host":
+            raise socket.gaierror(socket.EAI_NONAME, error.message) from None
+        raise
 
 
 def _too_slow(target: Target, timeout_s: float) -> UpstreamTimeout:
-    return UpstreamTimeout(f"{target.label} did not answer within {timeout_s:.0f} s.", retry_after_s=5)
+    return UpstreamTimeout(f"{target.label} did not answer within {round(timeout_s, 1):g} s.", retry_after_s=5)
 
 
 def _unreachable(target: Target, error: Exception, *, begun: bool = False) -> NoriaError:
