@@ -14,7 +14,7 @@ from .upstream import Upstream, running_upstream
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NoriaServer, Upstream]]:
-    env = {"NORIA_ALLOW_PRIVATE_URLS": "true", "NORIA_REQUEST_TIMEOUT_S": "2"}
+    env = {"NORIA_ALLOW_PRIVATE_URLS": "true", "NORIA_REQUEST_TIMEOUT_S": "3"}
     keys = {"DEEPSEEK_API_KEY": "sk-deepseek", "VLLM_API_KEY": "sk-from-env", "OPENAI_API_KEY": "sk-openai"}
     with running_upstream() as upstream:
         own = {"VLLM_BASE_URL": upstream.url, "AZURE_OPENAI_ENDPOINT": upstream.url}  # the operator's own word

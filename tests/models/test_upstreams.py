@@ -123,7 +123,21 @@ def test_a_slow_upstream_is_a_timeout(server: NoriaServer, upstream: Upstream, s
     with pytest.raises(openai.APIStatusError) as error:
         ask(server, stream=streaming)
     assert error.value.status_code == 504
-    assert "within 2 s" in error.value.message
+    assert "within 3 s" in error.value.message
+    assert len(upstream.seen) == 1, "an answer that takes too long is not paid for again"
+
+
+def test_a_card_s_defaults_hold_where_the_caller_says_nothing(server: NoriaServer, upstream: Upstream) -> None:
+    server.add_model(remote("steady", upstream, sampling={"temperature": 0.1, "top_p": 0.5}, max_output_tokens=40))
+    ask(server, model="steady")
+    sent = upstream.seen[-1].body
+    assert (sent["temperature"], sent["top_p"], sent["max_completion_tokens"]) == (0.1, 0.5, 40)
+    ask(server, model="steady", temperature=1, max_tokens=7)
+    sent = upstream.seen[-1].body
+    assert (sent["temperature"], sent["top_p"], sent["max_tokens"]) == (1, 0.5, 7)
+    assert "max_completion_tokens" not in sent
+    ask(server)
+    assert not {"temperature", "max_tokens", "max_completion_tokens"} & upstream.seen[-1].body.keys()
 
 
 def test_nothing_is_retried_once_a_piece_has_come(server: NoriaServer, upstream: Upstream) -> None:
@@ -307,6 +321,51 @@ def test_a_fallback_route_goes_on_to_the_next(server: NoriaServer, upstream: Ups
     assert raw.headers["x-noria-model"] == "scripted"
     upstream.planned.clear()
     assert ask(server, model="careful").choices[0].message.content == "well done"
+
+
+@pytest.mark.parametrize("first", ["thief", "azure/none", "remote"])
+def test_a_fallback_route_goes_on_past_what_cannot_be_asked(server: NoriaServer, upstream: Upstream, first: str) -> None:
+    """A key that is absent, an address that is absent, a model that was retired."""
+    server.add_model(remote("thief", upstream, provider="openai"))
+    targets = [{"model": first}, {"model": "scripted"}]
+    server.add_model({"id": "past", "source": "route", "route": {"strategy": "fallback", "targets": targets}})
+    upstream.plan(failure(404, "this model was retired"))
+    raw = server.openai().chat.completions.with_raw_response.create(model="past", messages=HELLO)
+    assert raw.headers["x-noria-model"] == "scripted"
+
+
+def test_a_fallback_route_does_not_go_on_past_a_wrong_request(server: NoriaServer, upstream: Upstream) -> None:
+    targets = [{"model": "remote"}, {"model": "scripted"}]
+    server.add_model({"id": "strict", "source": "route", "route": {"strategy": "fallback", "targets": targets}})
+    upstream.plan(failure(400, "bad temperature"))
+    with pytest.raises(openai.BadRequestError, match="bad temperature"):
+        ask(server, model="strict")
+
+
+@pytest.mark.parametrize("name", ["openai/gpt 4", "ollama/名字", "custom/x", "nobody/x", "a" * 250])
+def test_a_name_that_no_model_can_have_is_not_found(server: NoriaServer, name: str) -> None:
+    with pytest.raises(openai.NotFoundError) as error:
+        ask(server, model=name)
+    assert error.value.code == "model_not_found"
+    assert len(error.value.message) < 700
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a]b/", "http://:80", "http://a:x"])
+def test_a_url_that_is_none_is_refused(server: NoriaServer, url: str) -> None:
+    card = {"id": "odd", "source": "provider", "provider": "custom", "base_url": url}
+    with server.client() as client:
+        answer = client.post("/v1/noria/models", json=card)
+        assert answer.status_code == 400, answer.text
+        assert client.get("/v1/noria/models").status_code == 200
+
+
+def test_an_address_too_long_to_have_a_key_spoils_no_list(server: NoriaServer) -> None:
+    card = {"id": "long", "source": "provider", "provider": "custom", "base_url": f"https://{'a.' * 90}test/v1"}
+    server.add_model(card)
+    with server.client() as client:
+        assert client.get("/v1/noria/models").status_code == 200
+        assert client.get("/v1/models").status_code == 200
+        client.delete("/v1/noria/models/long").raise_for_status()
 
 
 def test_a_sticky_route_keeps_a_user_on_one_variant(server: NoriaServer, upstream: Upstream) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["MODEL_ID", "Feature", "ModelCard", "Price", "RouteSpec", "RouteTarget", "Usage", "tuned_card"]
 
-MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._:/+-]*$"
+MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._:/@~+-]*$"
 Feature = Literal["stream", "tools", "json_schema", "logprobs", "echo", "vision", "grammar", "seed", "dimensions"]
 
 
@@ -83,7 +83,7 @@ class ModelCard(BaseModel):
     parameters: int | None = None
     size_bytes: int | None = None
     context_tokens: int | None = None
-    max_output_tokens: int | None = None
+    max_output_tokens: int | None = Field(default=None, description="Limit of a chat's answer, sent where the caller gives none.")
     dimensions: int | None = None
     price: Price | None = None
     supports: tuple[Feature, ...] = ()

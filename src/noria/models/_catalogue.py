@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from sqlalchemy import select
 
 from noria.errors import Conflict, InvalidRequest, NotFound
@@ -18,6 +18,17 @@ from noria.store import DEFAULT_PROJECT, Database, ModelEntry, TunedModel
 from ._cards import ModelCard
 
 __all__ = ["Catalogue", "CatalogueFilter", "ProviderSpec", "builtin_providers"]
+
+
+_LOCAL = ("engine", "command", "script", "weights", "base", "adapter", "folder")
+_FOREIGN = {
+    "engine": ("provider", "route"),
+    "provider": (*_LOCAL, "route"),
+    "route": (*_LOCAL, "provider", "upstream", "base_url", "sampling", "max_output_tokens"),
+}
+"""Fields that mean nothing to a card of that source. `engine` on a provider's card is more than that: see `Hub.guards`."""
+
+_LONGEST_NAME = 256
 
 
 class ProviderSpec(BaseModel):
@@ -115,14 +126,19 @@ class Catalogue:
             return card, name
         provider, slash, upstream = name.partition("/")
         if slash and upstream and provider in _builtin().providers and provider != "custom":
-            return ModelCard(id=name, source="provider", provider=provider, upstream=upstream), None
+            try:
+                return ModelCard(id=name, source="provider", provider=provider, upstream=upstream), None
+            except ValidationError:
+                raise _impossible(name, provider) from None
         raise await self._unknown(name, project_id)
 
     async def _unknown(self, name: str, project_id: str) -> NotFound:
+        if len(name) > _LONGEST_NAME:
+            return _not_found(name, f"A name has at most {_LONGEST_NAME} characters.")
         names = [card.id for card in await self.all(project_id)] + list(self.aliases)
         near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`noria models list` shows what there is."
-        return NotFound(f"The model {name!r} does not exist.", param="model", code="model_not_found", hint=hint)
+        return _not_found(name, hint)
 
     async def add(self, card: ModelCard, project_id: str = DEFAULT_PROJECT) -> None:
         """Adds or replaces a user's entry. Raises InvalidRequest where the card contradicts itself."""
@@ -137,6 +153,9 @@ class Catalogue:
         for param, folder in (("adapter", card.adapter), ("folder", card.folder)):
             if folder is not None and (not folder or folder.startswith("/") or {"..", "."} & set(folder.split("/"))):
                 raise InvalidRequest(f"{folder!r} does not lie below the server's home.", param=param)
+        for field in _FOREIGN[card.source]:
+            if getattr(card, field):
+                raise InvalidRequest(f"A card of source {card.source} has no {field!r}.", param=field, hint="Leave it out.")
         if card.source == "provider":
             if card.provider not in _builtin().providers:
                 known = ", ".join(_builtin().providers)
@@ -226,6 +245,19 @@ class Catalogue:
         async with self._database.read() as session:
             rows = await session.scalars(select(TunedModel.id).where(TunedModel.folder == folder).limit(2))
             return len(list(rows)) > 1
+
+
+def _not_found(name: str, hint: str) -> NotFound:
+    shown = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…"
+    return NotFound(f"The model {shown!r} does not exist.", param="model", code="model_not_found", hint=hint)
+
+
+def _impossible(name: str, provider: str) -> NotFound:
+    hint = (
+        f"A name asked for directly has letters, digits and ._:/@~+- only, at most {_LONGEST_NAME}. "
+        f"Another one answers to a name of your own: noria models add NAME --provider {provider} --upstream …"
+    )
+    return _not_found(name, hint)
 
 
 def _builtin_card(name: str) -> ModelCard | None:
