@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def test_without_keys_the_owner_needs_none_and_strangers_get_nothing(tmp_path: P
 
 def test_keys_are_made_used_limited_and_revoked(own: NoriaServer) -> None:
     with own.client() as admin:
-        made = admin.post("/v1/noria/keys", json={"name": "app", "scopes": ["inference"], "requests_per_minute": 3}).json()
+        made = admin.post("/v1/noria/keys", json={"name": "app", "scopes": ["inference"], "requests_per_minute": 4}).json()
         listed = admin.get("/v1/noria/keys").json()["data"]
         assert made["secret"].startswith("sk-noria-")
         assert all("secret" not in row and "digest" not in row for row in listed)
@@ -53,6 +54,60 @@ def test_keys_are_made_used_limited_and_revoked(own: NoriaServer) -> None:
         admin.delete(f"/v1/noria/keys/{made['id']}").raise_for_status()
         with pytest.raises(openai.AuthenticationError):
             client.models.list()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/files", "/v1/chat/completions", "/v1/responses", "/v1/traces", "/v1/noria/datasets", "/v1/nothing", "/health"]
+)
+def test_a_strangers_body_is_not_read(own: NoriaServer, path: str) -> None:
+    """Answered after the headers, while the body is still to come."""
+    with own.client() as admin:
+        admin.post("/v1/noria/keys", json={"name": "any"}).raise_for_status()
+    for authorization in ("", "authorization: Bearer sk-noria-wrong\r\n"):
+        head = f"POST {path} HTTP/1.1\r\nhost: {_address(own)}\r\n{authorization}content-type: application/json\r\n"
+        with _connection(own) as stranger:
+            stranger.sendall(f"{head}content-length: 900000\r\n\r\n{{".encode())
+            assert stranger.recv(4096).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_body_above_the_rate_is_not_read(own: NoriaServer) -> None:
+    with own.client() as admin:
+        secret = admin.post("/v1/noria/keys", json={"name": "slow", "requests_per_minute": 1}).json()["secret"]
+    authorization = {"authorization": f"Bearer {secret}"}
+    assert httpx.get(f"{own.url}/v1/files", headers=authorization, trust_env=False).status_code == 200
+    with _connection(own) as client:
+        head = f"POST /v1/files HTTP/1.1\r\nhost: {_address(own)}\r\nauthorization: Bearer {secret}\r\n"
+        client.sendall(f"{head}content-type: multipart/form-data; boundary=x\r\ncontent-length: 900000\r\n\r\n--x".encode())
+        assert client.recv(4096).startswith(b"HTTP/1.1 429 ")
+
+
+def test_strangers_leave_no_trace_but_a_count(own: NoriaServer) -> None:
+    with own.client() as admin:
+        admin.post("/v1/noria/keys", json={"name": "any"}).raise_for_status()
+        before = admin.get("/v1/noria/traces/stats").json()["data"]
+        refused = httpx.post(f"{own.url}/v1/chat/completions", json={}, trust_env=False)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert admin.get("/v1/noria/traces/stats").json()["data"] == before
+        assert 'noria_requests_total{model="",route="unknown",status="401"}' in admin.get("/metrics").text
+
+
+def test_only_health_and_the_description_are_public(own: NoriaServer) -> None:
+    with own.client() as admin:
+        admin.post("/v1/noria/keys", json={"name": "any"}).raise_for_status()
+        paths = [path for path, methods in admin.get("/openapi.json").json()["paths"].items() if "get" in methods]
+    with httpx.Client(base_url=own.url, trust_env=False) as stranger:
+        answers = {path: stranger.get(path).status_code for path in [*paths, "/docs", "/openapi.json"]}
+        assert {path for path, status in answers.items() if status != 401} == {"/health", "/docs", "/openapi.json"}
+        assert stranger.options("/v1/models").status_code == 405
+
+
+def _address(server: NoriaServer) -> str:
+    return server.url.removeprefix("http://")
+
+
+def _connection(server: NoriaServer) -> socket.socket:
+    host, _, port = _address(server).partition(":")
+    return socket.create_connection((host, int(port)), timeout=5)
 
 
 def test_a_database_never_holds_a_key_in_clear(own: NoriaServer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request
@@ -14,7 +14,7 @@ from noria.tracing import semconv
 
 from ._wiring import Noria
 
-__all__ = ["Admin", "Data", "Inference", "ListCursor", "NoriaDep", "Spans", "Traces", "identify", "listing"]
+__all__ = ["Admin", "Data", "Inference", "ListCursor", "NoriaDep", "Spans", "Traces", "cursor_of", "identify", "listing"]
 
 
 # Async although they await nothing: FastAPI sends plain functions to a thread, which costs more than they do.
@@ -25,24 +25,21 @@ async def _noria(request: Request) -> Noria:
 NoriaDep = Annotated[Noria, Depends(_noria)]
 
 
-async def identify(noria: Noria, authorization: str, scope: Scope) -> Principal:
-    """The caller behind an Authorization header, counted against its rate limit and named on the request's span."""
-    kind, _, token = authorization.partition(" ")
-    principal = await noria.keys.authenticate(token.strip() if kind.lower() == "bearer" else None)
-    principal.require(scope)
-    if principal.key_id is not None:
-        noria.limiter.take(principal.key_id, principal.requests_per_minute)
+def identify(request: Mapping[str, Any], scope: Scope) -> Principal:
+    """The caller whom the edge found (in a request's ASGI scope), named on the request's span. Raises PermissionDenied."""
+    principal: Principal = request["noria.caller"]
     span = trace.get_current_span()
     if span.is_recording():
         span.set_attribute(semconv.PROJECT, principal.project_id)
         if principal.key_id is not None:
             span.set_attribute(semconv.KEY_ID, principal.key_id)
+    principal.require(scope)
     return principal
 
 
 def _caller(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     async def caller(request: Request) -> Principal:
-        return await identify(request.app.state.noria, request.headers.get("authorization", ""), scope)
+        return identify(request.scope, scope)
 
     return caller
 
@@ -54,16 +51,25 @@ Traces = Annotated[Principal, Depends(_caller("traces"))]
 Admin = Annotated[Principal, Depends(_caller("admin"))]
 
 
-async def _cursor(
-    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-    order: Literal["asc", "desc"] = "desc",
-    after: Annotated[str | None, Query(max_length=256)] = None,
-    before: Annotated[str | None, Query(max_length=256)] = None,
-) -> Cursor:
-    return Cursor(limit, order, after, before)
+_Order = Literal["asc", "desc"]
 
 
-ListCursor = Annotated[Cursor, Depends(_cursor)]
+def cursor_of(*, limit: int = 20, most: int = 1000, order: _Order = "desc") -> Callable[..., Awaitable[Cursor]]:
+    """The dependency of a list with these defaults."""
+    asked: Any = Query(limit, ge=1, le=most)  # as a default: names of here mean nothing in an annotation that is a text
+
+    async def cursor(
+        limit: int = asked,
+        order: _Order = order,
+        after: Annotated[str | None, Query(max_length=256)] = None,
+        before: Annotated[str | None, Query(max_length=256)] = None,
+    ) -> Cursor:
+        return Cursor(limit, order, after, before)
+
+    return cursor
+
+
+ListCursor = Annotated[Cursor, Depends(cursor_of())]
 
 
 def listing(page: Page[Any], show: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

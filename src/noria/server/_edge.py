@@ -1,17 +1,21 @@
-"""The outermost layer, in plain ASGI: size limits, the loopback rule, trace and request ids, idempotency keys.
+"""The outermost layer, in plain ASGI: who calls, how often, and how much they may send. All before a body is read.
 
-Plain ASGI because it wraps every request and every streamed chunk. Knows nothing about routes' meaning.
+Whoever is refused here leaves no trace, only a count: strangers could fill the store of traces else. Plain ASGI because it wraps
+every request. Knows nothing about routes' meaning; the scopes that they need are checked in `_deps.py`.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
+import time
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
+from noria.access import Principal
 from noria.errors import InvalidRequest, NoriaError, PayloadTooLarge, PermissionDenied
+from noria.tracing import RequestOutcome
 
 from ._errors import error_response
 
@@ -23,10 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["Edge"]
 
 _UPLOADS = ("/v1/files",)
+_PUBLIC = frozenset({"/health", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+_NOBODY = Principal(scopes=frozenset())
 
 
 class Edge:
-    """Refuses what is too large, and, while no API key exists, whoever is not on this machine."""
+    """Refuses strangers, keys above their rate, and bodies that are too large; leaves the caller as `noria.caller` in the scope.
+
+    While no API key exists, a stranger is whoever is not on this machine.
+    """
 
     def __init__(self, app: ASGIApp, noria: Noria) -> None:
         self._app, self._noria = app, noria
@@ -37,16 +46,31 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        begun = time.perf_counter()
         try:
             headers = dict(scope["headers"])
-            if not await self._noria.keys.exist():
-                _require_loopback(scope, headers)
+            scope["noria.caller"] = await self._caller(scope, headers)
             limit = self._max_file + 1024 * 1024 if scope["path"].startswith(_UPLOADS) else self._max_body
             receive = _limited(receive, headers, limit)
         except NoriaError as error:
+            self._noria.tracing.metrics.observe(RequestOutcome("unknown", "", error.status, time.perf_counter() - begun))
             await error_response(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    async def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> Principal:
+        keys = self._noria.keys
+        if not await keys.exist():
+            _require_loopback(scope, headers)
+            return Principal()
+        method = scope["method"]
+        if method == "OPTIONS" or (method in {"GET", "HEAD"} and scope["path"] in _PUBLIC):
+            return _NOBODY
+        kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        caller = await keys.authenticate(token.strip() if kind.lower() == "bearer" else None)
+        if caller.key_id is not None:
+            self._noria.limiter.take(caller.key_id, caller.requests_per_minute)
+        return caller
 
 
 def _limited(receive: Receive, headers: dict[bytes, bytes], limit: int) -> Receive:

@@ -12,11 +12,21 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from noria.errors import InvalidRequest, NoriaError, UnsupportedField
 from noria.models import HOPELESS
 
-__all__ = ["ERROR_RESPONSES", "bug_response", "error_bytes", "error_response", "explain", "http_error_response", "install"]
+__all__ = [
+    "ERROR_RESPONSES",
+    "bug_response",
+    "error_bytes",
+    "error_response",
+    "explain",
+    "gone_response",
+    "http_error_response",
+    "install",
+]
 
 _log = logging.getLogger("noria.server")
 
@@ -86,11 +96,17 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
+        if isinstance(error.__cause__, ClientDisconnect):  # the framework wraps whatever happens while it reads a body
+            return gone_response()
         message = {
             404: f"Unknown route: {request.method} {request.url.path}.",
             405: f"{request.url.path} has no {request.method}.",
         }.get(error.status_code)
         return http_error_response(error, message)
+
+    @app.exception_handler(ClientDisconnect)
+    async def on_gone(_: Request, error: ClientDisconnect) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return gone_response()
 
     @app.exception_handler(Exception)
     async def on_bug(_: Request, error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -101,6 +117,11 @@ def http_error_response(error: HTTPException, message: str | None = None) -> Res
     """An error of the framework's own kind, in OpenAI's shape."""
     body = {"message": message or str(error.detail), "type": "invalid_request_error", "param": None, "code": None}
     return Response(orjson.dumps({"error": body}), error.status_code, dict(error.headers or {}), "application/json")
+
+
+def gone_response() -> Response:
+    """For a client that left before its request was read: nobody gets it, but spans and counters say what happened."""
+    return http_error_response(HTTPException(499, "The client closed the connection."))
 
 
 def bug_response(error: Exception) -> Response:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from noria.errors import InvalidRequest, NoriaError
@@ -21,7 +21,7 @@ from noria.errors import InvalidRequest, NoriaError
 from ._chat import create_chat_completion, create_completion, create_embedding
 from ._chat_bodies import Body, ChatBody, CompletionBody, EmbeddingBody
 from ._deps import identify
-from ._errors import bug_response, error_response, explain, http_error_response
+from ._errors import bug_response, error_response, explain, gone_response, http_error_response
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -59,24 +59,19 @@ class FastLane:
             return
         scope["route"] = _ROUTES[scope["path"]]
         try:
-            response = await self._answer(*lane, headers, Request(scope, receive))
+            response = await self._answer(*lane, Request(scope, receive))
         except NoriaError as error:
             response = error_response(error)
+        except ClientDisconnect:
+            response = gone_response()
         except HTTPException as error:  # the client has left, or its body was too large
             response = http_error_response(error)
         except Exception as error:
             response = bug_response(error)
         await response(scope, receive, send)
 
-    async def _answer(
-        self,
-        kind: type[Body],
-        create: Callable[..., Awaitable[Response]],
-        headers: dict[bytes, bytes],
-        request: Request,
-    ) -> Response:
-        authorization = headers.get(b"authorization", b"").decode("latin-1")
-        caller = await identify(self._noria, authorization, "inference")
+    async def _answer(self, kind: type[Body], create: Callable[..., Awaitable[Response]], request: Request) -> Response:
+        caller = identify(request.scope, "inference")
         data = await request.body()
         try:
             given: Any = orjson.loads(data)
