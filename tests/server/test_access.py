@@ -112,7 +112,11 @@ def _connection(server: NoriaServer) -> socket.socket:
 
 def test_a_database_never_holds_a_key_in_clear(own: NoriaServer) -> None:
     with own.client() as admin:
-        secret = admin.post("/v1/noria/keys", json={"name": "hidden"}).json()["secret"]
+        once = {"idempotency-key": "make-one"}
+        secret = admin.post("/v1/noria/keys", json={"name": "hidden"}, headers=once).json()["secret"]
+        again = admin.post("/v1/noria/keys", json={"name": "hidden"}, headers=once)
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "secret_not_kept")
+        assert [row["name"] for row in admin.get("/v1/noria/keys").json()["data"]].count("hidden") == 1
         admin.put("/v1/noria/providers/openai/credential", json={"value": "sk-very-secret-value"}).raise_for_status()
         shown = admin.get("/v1/noria/providers").text
     assert "sk-very-secret-value" not in shown

@@ -30,6 +30,7 @@ from noria.tracing import RetentionPolicy, Tracing, TracingOptions, WriterOption
 from noria.training import Tuning
 from noria.wheel import Triggers, Wheels
 
+from ._idempotency import forgetting_answers
 from ._merging import Merger
 from ._pulling import Importer, Puller
 from ._wheel_wiring import make_wheels
@@ -164,6 +165,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         await tuning.take_up()
         await wheels.resume()
         stack.enter_context(_running(Triggers(wheels).run()))
+        stack.enter_context(_running(forgetting_answers(database)))
         noria = Noria(
             loaded=loaded,
             settings=settings,
