@@ -9,6 +9,7 @@ from ._protocol import Call, Model, Operation, Reply
 from ._provider_keys import origin_of
 from ._routes import HOPELESS, Retry, Retrying, Route, sticky_key
 from ._sse import SSEDecoder, WholeEvents, chunks, is_stream_error, stream_error
+from ._stream_facts import error_in
 from ._traced import Observed, call_model
 from ._wire import WireClient
 
@@ -41,6 +42,7 @@ __all__ = [
     "card_of_gguf",
     "chunks",
     "cost_usd",
+    "error_in",
     "is_stream_error",
     "origin_of",
     "read_usage",

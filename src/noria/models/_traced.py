@@ -6,24 +6,24 @@ tracing as it is, to be read outside the event loop.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from noria.engines import SPANS_COMMENT, SPANS_HEADER
-from noria.errors import NoriaError
+from noria.errors import NoriaError, UpstreamError
 from noria.tracing import attach_payload, inject, semconv
 
 from ._cards import Usage
 from ._hub import Resolved
 from ._prices import read_usage
 from ._protocol import Call, Operation, Reply
+from ._sse import stream_error
+from ._stream_facts import Facts, facts_of_body, facts_of_stream
 
 __all__ = ["Observed", "call_model"]
 
@@ -101,7 +101,7 @@ class _Watcher:
     def __init__(self, span: Span, reply: Reply, call: Call, observed: Observed, begun: float) -> None:
         self._span, self._reply, self._call, self._observed, self._begun = span, reply, call, observed, begun
         self._kept: list[bytes] = []
-        self._ended = False
+        self._ended = self._failed = False
 
     async def pieces(self) -> AsyncIterator[bytes]:
         keep = self._kept.append
@@ -113,6 +113,7 @@ class _Watcher:
                 yield piece
             self._observed.finished = True
         except NoriaError as error:
+            self._failed = True
             _fail(self._span, error)
             raise
         finally:
@@ -130,8 +131,12 @@ class _Watcher:
         self._ended = True
         raw = b"".join(self._kept)
         stream = self._call.stream
-        self._observed.usage = read_usage(self._reply.card, _stream_usage(raw) if stream else _body_usage(raw))
+        facts = facts_of_stream(raw) if stream else facts_of_body(raw)
+        self._observed.usage = read_usage(self._reply.card, facts.usage)
         span = self._span
+        if not self._failed and (failure := self._failure(facts)) is not None:
+            self._failed = True
+            _fail(span, failure)
         if span.is_recording():
             usage = self._observed.usage
             span.set_attributes(
@@ -145,13 +150,21 @@ class _Watcher:
                 span.set_attribute(semconv.COST_USD, usage.cost_usd)
             if self._observed.ttft_s is not None:
                 span.set_attribute(semconv.TTFT_S, self._observed.ttft_s)
-            if not self._observed.finished:
+            if not (self._observed.finished or self._failed or facts.done):
                 span.set_attribute("noria.cancelled", True)
             dialect: Any = {"chat": "chat", "completion": "completion"}.get(self._call.operation) if stream else None
             # What an engine says of its own work. A remote model is not asked, and could say anything.
             spans = _engine_spans(self._reply, raw) if self._reply.card.is_local else None
             attach_payload(span, output=raw, output_is_sse=dialect, spans=spans)
         span.end()
+
+    def _failure(self, facts: Facts) -> NoriaError | None:
+        """What went wrong although the connection ended well."""
+        if facts.error is not None:
+            return stream_error(facts.error)
+        if self._call.stream and self._observed.finished and not facts.done:
+            return UpstreamError(f"{self._reply.card.id} stopped in the middle of its answer.", code="stream_cut")
+        return None
 
 
 def _engine_spans(reply: Reply, raw: bytes) -> bytes | None:
@@ -160,31 +173,3 @@ def _engine_spans(reply: Reply, raw: bytes) -> bytes | None:
         return header.encode()
     _, comment, spans = raw[-_MOST_SPANS_BYTES:].rpartition(SPANS_COMMENT)
     return spans.strip() if comment else None
-
-
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
-
-
-def _stream_usage(raw: bytes) -> dict[str, Any] | None:
-    """The `usage` of the last event that has one. Looked for from the end: it is in the last or the last but one."""
-    end = len(raw)
-    for _ in range(8):
-        start = max(raw.rfind(b"\ndata:", 0, end), raw.rfind(b"\rdata:", 0, end))
-        event = raw[start + 1 : end].removeprefix(b"data:")
-        if _USAGE.search(event):
-            try:
-                return orjson.loads(event.partition(b"\n\n")[0].partition(b"\r\n\r\n")[0])["usage"]
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                return None
-        if start < 0:
-            return None
-        end = start
-    return None
-
-
-def _body_usage(raw: bytes) -> dict[str, Any] | None:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    return body.get("usage") if isinstance(body, dict) else None

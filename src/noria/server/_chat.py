@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from noria.models import (
     Reply,
     WholeEvents,
     call_model,
+    error_in,
     is_stream_error,
     sticky_key,
     stream_error,
@@ -41,7 +42,7 @@ from ._chat_bodies import ChatBody, CompletionBody, EmbeddingBody
 from ._completions_store import StoredCall
 from ._deps import Inference, NoriaDep
 from ._routers import new_router
-from ._streams import EventStream, while_connected
+from ._streams import EventStream, mark_failed, while_connected
 from ._wiring import Noria
 
 __all__ = ["router"]
@@ -138,7 +139,8 @@ async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) 
     headers = {"x-noria-model": reply.card.id, **ask.headers}
     request.scope["noria.model"], request.scope["noria.observed"] = reply.card.id, observed
     if call.stream:
-        relay = _Relay(ask, reply, observed, wants_usage=bool((ask.body.get("stream_options") or {}).get("include_usage")))
+        wants_usage = bool((ask.body.get("stream_options") or {}).get("include_usage"))
+        relay = _Relay(ask, reply, observed, request.scope, wants_usage=wants_usage)
 
         async def close() -> None:
             slot.leave()
@@ -179,7 +181,6 @@ def _own_names(raw: bytes, ask: _Ask, card: ModelCard) -> bytes:
 
 _NAME = re.compile(rb'"(id|model)"\s*:\s*"(?:[^"\\]|\\.)*"')
 _DONE = re.compile(rb"^data: ?\[DONE\][^\n]*\n", re.MULTILINE)
-_ERROR = re.compile(rb'^data: ?\{\s*"error"\s*:\s*[^n\s]', re.MULTILINE)
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
@@ -187,12 +188,15 @@ _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 class _Relay:
     """A stream on its way through: our id and model in every chunk, the usage chunk only if asked for.
 
-    With `store`, the last event is held back until the completion is durable. A stream that ends before its `[DONE]` is one
-    that failed, and says so.
+    With `store`, the last event is held back until the completion is durable. An event that tells of an error is the last, and
+    the answer counts as failed (in `scope`) and is not stored. So does a stream that ends before its `[DONE]`, and says so.
     """
 
-    def __init__(self, ask: _Ask, reply: Reply, observed: Observed, *, wants_usage: bool) -> None:
-        self._ask, self._reply, self._observed, self._wants_usage = ask, reply, observed, wants_usage
+    def __init__(
+        self, ask: _Ask, reply: Reply, observed: Observed, scope: MutableMapping[str, Any], *, wants_usage: bool
+    ) -> None:
+        self._ask, self._reply, self._observed, self._scope = ask, reply, observed, scope
+        self._wants_usage = wants_usage
         self._own = {
             b"id": b'"id":' + orjson.dumps(_answer_id(ask.operation)),
             b"model": b'"model":' + orjson.dumps(reply.card.id),
@@ -202,7 +206,7 @@ class _Relay:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         whole = WholeEvents()
-        done = failed = False
+        done = False
         async for given in self._reply.pieces:
             events = whole.feed(given)
             if not events or done:
@@ -212,14 +216,15 @@ class _Relay:
             if not self._wants_usage and b'"usage"' in events and _USAGE.search(events):
                 events = _without_usage(events)
             if events:
-                failed = failed or (b'"error"' in events and _ERROR.search(events) is not None)
+                error = error_in(events)
                 events = self._rename(events)
                 if self._ask.stored is not None:
                     self._kept.append(events)
                 yield events
         if not done:
-            if failed:
-                return
+                if error is not None:
+                    mark_failed(self._scope, stream_error(error))
+                    return
             raise UpstreamError(f"{self._reply.card.id} stopped in the middle of its answer.", code="stream_cut")
         if self._ask.stored is not None:
             identity = orjson.loads(self._own[b"id"].partition(b":")[2])

@@ -65,10 +65,11 @@ class RootSpan:
             span.set_attribute("http.route", route)
             span.update_name(f"{scope['method']} {route}" if route != "unknown" else f"{scope['method']} {scope['path']}")
             if status >= 400 or "noria.error" in scope:  # a stream that failed began with 200
-                span.set_status(Status(StatusCode.ERROR, f"HTTP {status}"))
+                span.set_status(Status(StatusCode.ERROR, f"HTTP {status}" if status >= 400 else str(scope["noria.error"])))
                 span.set_attribute(semconv.ERROR_TYPE, scope.get("noria.error") or str(status))
             span.end()
-            self._metrics.observe(_outcome(scope, route, status, time.perf_counter() - begun))
+            counted: int = scope.get("noria.failed_status", status)
+            self._metrics.observe(_outcome(scope, route, counted, time.perf_counter() - begun))
 
 
 def _outcome(scope: Scope, route: str, status: int, latency_s: float) -> RequestOutcome:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from noria.errors import NoriaError, UpstreamError
 
 from ._errors import error_bytes
 
-__all__ = ["EventStream", "sse", "sse_error", "while_connected"]
+__all__ = ["EventStream", "mark_failed", "sse", "sse_error", "while_connected"]
 
 _log = logging.getLogger("noria.server")
 
@@ -31,6 +31,12 @@ def sse(data: bytes, event: str | None = None) -> bytes:
 def sse_error(error: NoriaError) -> bytes:
     """What ends a stream that failed after it began."""
     return sse(error_bytes(error))
+
+
+def mark_failed(scope: MutableMapping[str, Any], error: NoriaError) -> None:
+    """For an answer that failed after its 200: the root span, the counters and Idempotency-Keys take it for what it is."""
+    scope["noria.error"] = error.code or type(error).__name__
+    scope["noria.failed_status"] = error.status
 
 
 class EventStream(Response):
@@ -65,15 +71,14 @@ class EventStream(Response):
                     await self._fail(UpstreamError("Noria failed in the middle of this answer; its log says more."), scope, send)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             if client.gone:
-                scope["noria.error"] = "client_gone"
+                scope["noria.error"], scope["noria.failed_status"] = "client_gone", 499
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(self._close())
 
     @staticmethod
     async def _fail(error: NoriaError, scope: Scope, send: Send) -> None:
-        """Whoever looks at the status alone would take this for a success."""
-        scope["noria.error"] = error.code or type(error).__name__
+        mark_failed(scope, error)
         await send({"type": "http.response.body", "body": sse_error(error), "more_body": True})
 
 
