@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from noria.errors import Conflict, InvalidRequest
-from noria.store import backup, restore
+from noria.store import _backup, backup, restore
 from tests.conftest import running_server, start_server
 
 
@@ -51,6 +51,46 @@ def test_a_backup_under_load_restores_to_a_working_home(tmp_path: Path) -> None:
             assert client.files.content(file.id).read() == f"kept {number}".encode()
     finally:
         again.stop()
+
+
+def test_fine_tuned_models_and_the_secret_are_in_it_and_nobody_else_reads_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for name in ("adapters/ftjob-1/adapter.safetensors", "models/ftjob-2/openvino_model.bin", "secret.key", "noria.toml"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(name)
+    (home / "adapters/.ftjob-3.partial").mkdir()
+    for left_out in ("indexes", "exports", "training", "logs", "run"):
+        (home / left_out).mkdir()
+    manifest = backup(home, tmp_path / "one.tar.gz")
+    assert set(manifest.members) == {"adapters", "models", "secret.key", "noria.toml"}
+    assert (tmp_path / "one.tar.gz").stat().st_mode & 0o777 == 0o600
+    restore(tmp_path / "one.tar.gz", tmp_path / "again")
+    assert (tmp_path / "again/adapters/ftjob-1/adapter.safetensors").read_text() == "adapters/ftjob-1/adapter.safetensors"
+    assert (tmp_path / "again/models/ftjob-2/openvino_model.bin").read_text() == "models/ftjob-2/openvino_model.bin"
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["adapters", "models", "noria.toml", "secret.key"]
+    assert not list((tmp_path / "again").rglob("*.partial"))
+
+
+def test_rows_and_the_steps_of_jobs_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("noria.db", "jobs.db", "traces.db"):
+        (home / name).touch()
+    copied: list[str] = []
+    add = tarfile.TarFile.add
+
+    def copy(source: Path, target: Path) -> None:
+        copied.append(source.name)
+        target.touch()
+
+    def pack(tar: tarfile.TarFile, *args: Any, **options: Any) -> None:
+        copied.append("packed")
+        add(tar, *args, **options)
+
+    monkeypatch.setattr(_backup, "_copy_sqlite", copy)
+    monkeypatch.setattr(tarfile.TarFile, "add", pack)
+    backup(home, tmp_path / "one.tar.gz")
+    assert copied[:2] == ["noria.db", "jobs.db"]
 
 
 def test_restoring_refuses_what_is_not_a_backup(tmp_path: Path) -> None:

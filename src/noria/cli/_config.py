@@ -127,8 +127,8 @@ def tokens(
 def backup(file: Annotated[Path, typer.Argument(help="The .tar.gz to write.", show_default=False)]) -> None:
     """Write the instance's state to one file.
 
-    It is consistent even while the server runs, and holds databases, uploads, settings and the secret that opens
-    stored credentials: keep it as you would keep a key.
+    It is consistent even while the server runs, and holds databases, uploads, fine-tuned models, settings and the
+    secret that opens stored credentials: keep it as you would keep a key.
     """
     from dataclasses import asdict
 

@@ -1,8 +1,8 @@
 """Backups of an instance's home: one tar file, consistent while the server runs.
 
-SQLite files go in through SQLite's own online backup; blobs, the secret and `noria.toml` as they are. Indexes are
-left out: they are derived and rebuilt. A PostgreSQL database is not in it (its own tools back it up better): the manifest
-says so, and restoring says so again.
+SQLite files go in through SQLite's own online backup; blobs, fine-tuned models, the secret and `noria.toml` as they are.
+What can be made again is left out: indexes, pulled weights, merged exports, the work files of trainings. A PostgreSQL
+database is not in it (its own tools back it up better): the manifest says so, and restoring says so again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import sqlite3
 import tarfile
@@ -24,9 +25,10 @@ from noria.errors import Conflict, InvalidRequest
 __all__ = ["Manifest", "backup", "restore"]
 
 _MANIFEST = "noria-backup.json"
-_DATABASES = ("noria.db", "traces.db", "jobs.db")
+# The first two are copied before anything slow: a job's row and its steps should be of one moment.
+_DATABASES = ("noria.db", "jobs.db", "traces.db")
 _FILES = ("noria.toml", "secret.key")
-_FOLDERS = ("blobs",)
+_FOLDERS = ("blobs", "adapters", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +42,25 @@ class Manifest:
 
 
 def backup(home: Path, target: Path, *, external_database: bool = False) -> Manifest:
-    """Writes `target` (a .tar.gz), whole or not at all. Raises Conflict when it exists already."""
+    """Writes `target` (a .tar.gz that only its owner may read), whole or not at all. Raises Conflict when it exists already."""
     if target.exists():
         raise Conflict(f"{target} exists already.", hint="Choose another name or remove it.")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
     try:
         with (
             tempfile.TemporaryDirectory(dir=target.parent) as scratch,
-            tarfile.open(part, "w:gz", compresslevel=3) as tar,
+            os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+            tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as tar,
         ):
-            members: list[str] = []
-            for name in _DATABASES:
-                if (home / name).exists() and not (external_database and name != "jobs.db"):
-                    copy = Path(scratch) / name
-                    _copy_sqlite(home / name, copy)
-                    tar.add(copy, name)
-                    copy.unlink()
-                    members.append(name)
+            wanted = [name for name in _DATABASES if name == "jobs.db" or not external_database]
+            members = [name for name in wanted if (home / name).exists()]
+            for name in members:
+                _copy_sqlite(home / name, Path(scratch) / name)
+            for name in members:
+                tar.add(Path(scratch) / name, name)
+                (Path(scratch) / name).unlink()
             for name in (*_FILES, *_FOLDERS):
                 if (home / name).exists():
                     _add(tar, home, home / name)
@@ -108,7 +111,9 @@ def _copy_sqlite(source: Path, target: Path) -> None:
 
 
 def _add(tar: tarfile.TarFile, home: Path, path: Path) -> None:
-    """A file, or a folder with all in it, without uploads under way and what is deleted while we read."""
+    """A file, or a folder with all in it, without what is under way (`tmp`, `.x.partial`) or deleted while we read."""
+    if path.name.endswith(".partial"):
+        return
     with contextlib.suppress(FileNotFoundError):
         tar.add(path, str(path.relative_to(home)), recursive=False)
     if path.is_dir() and path.name != "tmp":
