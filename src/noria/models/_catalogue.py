@@ -44,6 +44,8 @@ class ProviderSpec(BaseModel):
     key_header: str = "authorization"
     keyless: bool = False
     token_limit_field: str = "max_completion_tokens"  # noqa: S105
+    takes: frozenset[str] = frozenset()
+    """Fields of OpenAI's that this API honours and others refuse."""
 
 
 class _File(BaseModel):

@@ -54,6 +54,7 @@ class OpenAICompatible:
 
     def _body(self, call: Call) -> dict[str, Any]:
         body = upstream_body(self._card, call)
+        body |= {name: value for name, value in call.hints.items() if name in self._provider.takes}
         limit = self._provider.token_limit_field
         if call.operation == "chat" and limit == "max_tokens" and "max_completion_tokens" in body:
             body["max_tokens"] = body.pop("max_completion_tokens")

@@ -22,13 +22,15 @@ Operation = Literal["chat", "completion", "embedding"]
 class Call:
     """One request to a model.
 
-    `body` is OpenAI's request body (its `model` may be any name; the model writes its own). `headers` are sent along
-    (`traceparent`). `sticky` keeps a user or conversation on one variant of a route.
+    `body` is OpenAI's request body (its `model` may be any name; the model writes its own). `hints` are fields beside it that
+    only some providers take (`service_tier`); the others are not sent them. `headers` are sent along (`traceparent`).
+    `sticky` keeps a user or conversation on one variant of a route.
     """
 
     operation: Operation
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    hints: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeout_s: float = 600.0
     sticky: str | None = None
     project_id: str = "proj_default"

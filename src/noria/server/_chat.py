@@ -49,17 +49,10 @@ __all__ = ["router"]
 
 router = new_router("Inference")
 
-# What Noria acts on or records itself; a model never sees these.
-_OWN = {
-    "store",
-    "metadata",
-    "user",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "service_tier",
-    "modalities",
-}
+# What a provider that takes it is sent, and no other.
+_HINTS = {"prompt_cache_key", "prompt_cache_retention", "service_tier"}
+# What Noria acts on or records itself; a model never sees these, but for the hints.
+_OWN = {"store", "metadata", "user", "safety_identifier", "modalities", *_HINTS}
 _OWN_IN_CHAT = {*_OWN, "prompt"}
 _MESSAGES: TypeAdapter[list[ChatMessage]] = TypeAdapter(list[ChatMessage])
 _PREFIX: dict[Operation, str] = {"chat": "chatcmpl-", "completion": "cmpl-", "embedding": ""}
@@ -81,8 +74,10 @@ async def create_chat_completion(body: ChatBody, request: Request, caller: Infer
             noria.database, caller.project_id, body.model_dump(exclude_unset=True, by_alias=True), body.metadata or {}
         )
     recorded = body.model_dump(exclude_unset=True, include=_OWN_IN_CHAT)
+    hints = {name: value for name, value in recorded.items() if name in _HINTS and value is not None}
     sticky = sticky_key(body.safety_identifier, body.user, body.metadata)
-    ask = _Ask("chat", body.model, forward, recorded, body.safety_identifier or body.user, sticky, stored, headers)
+    user = body.safety_identifier or body.user
+    ask = _Ask("chat", body.model, forward, recorded, user, sticky, stored, headers, hints)
     return await _answer(ask, request, caller, noria)
 
 
@@ -116,6 +111,7 @@ class _Ask:
     sticky: str | None = None
     stored: StoredCall | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    hints: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) -> Response:
@@ -126,7 +122,12 @@ async def _answer(ask: _Ask, request: Request, caller: Principal, noria: Noria) 
             span.set_attribute(semconv.USER_ID, ask.user)
     resolved = await noria.hub.resolve(ask.model, caller.project_id)
     call = Call(
-        ask.operation, ask.body, timeout_s=noria.settings.request_timeout_s, sticky=ask.sticky, project_id=caller.project_id
+        ask.operation,
+        ask.body,
+        hints=ask.hints,
+        timeout_s=noria.settings.request_timeout_s,
+        sticky=ask.sticky,
+        project_id=caller.project_id,
     )
     slot = noria.admission.enter()
     try:
@@ -221,10 +222,10 @@ class _Relay:
                 if self._ask.stored is not None:
                     self._kept.append(events)
                 yield events
-        if not done:
                 if error is not None:
                     mark_failed(self._scope, stream_error(error))
                     return
+        if not done:
             raise UpstreamError(f"{self._reply.card.id} stopped in the middle of its answer.", code="stream_cut")
         if self._ask.stored is not None:
             identity = orjson.loads(self._own[b"id"].partition(b":")[2])
