@@ -1,7 +1,7 @@
 """Feedback, datasets, graders, runs and their statistics. What is evaluated is any async callable."""
 
 from ._answers import read_judged
-from ._calibration import Templates
+from ._calibration import Templates, asks_models
 from ._compare import Comparison
 from ._data_jobs import Collect, DataJobs, ImportOptions, show_curation
 from ._evals import Evals, NewRun
@@ -38,6 +38,7 @@ __all__ = [
     "Templates",
     "Variables",
     "ask_hub",
+    "asks_models",
     "import_feedback",
     "parse_grader",
     "read_judged",

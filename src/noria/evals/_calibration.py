@@ -25,7 +25,7 @@ from ._statistics import cohen_kappa, confusion
 from ._templates import MissingVariable, fill
 from .graders import GradeFailed, Grader, Row, Tools
 
-__all__ = ["Labelled", "Templates", "digest_of", "judges_in", "keep", "measure", "parts_of", "standing"]
+__all__ = ["Labelled", "Templates", "asks_models", "digest_of", "judges_in", "keep", "measure", "parts_of", "standing"]
 
 MIN_ROWS = 30
 MIN_KAPPA = 0.4
@@ -67,6 +67,11 @@ def parts_of(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def judges_in(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Those of them that ask a model."""
     return [part for part in parts_of(spec) if part.get("type") in _JUDGES]
+
+
+def asks_models(spec: Mapping[str, Any]) -> bool:
+    """Whether grading by this calls a model: a judge, or the embedder."""
+    return any(part.get("type") in _JUDGES or part.get("evaluation_metric") == "cosine" for part in parts_of(spec))
 
 
 def digest_of(grader: Mapping[str, Any]) -> str:

@@ -168,6 +168,11 @@ class CollectBody(Body):
     note: str = Field(default="", max_length=4000)
     background: bool | None = Field(default=None, description="As a job, or while you wait; default: by how much there is.")
 
+    @property
+    def reads_traces(self) -> bool:
+        """Whether what traces say goes into rows: what was answered, of feedback too, is read there."""
+        return self.traces is not None or self.feedback is not None
+
     def to_collect(self, project_id: str) -> Collect:
         if sum(given is not None for given in (self.feedback, self.traces, self.completions)) != 1:
             raise InvalidRequest("Give exactly one of feedback, traces and completions.", param="feedback")

@@ -259,6 +259,8 @@ def _validated(given: Any) -> ImportBody:
 
 @router.post("/{dataset}/collect", summary="Make rows of feedback, traces or stored completions")
 async def collect(dataset: DatasetId, body: CollectBody, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    if body.reads_traces:
+        caller.require("traces")
     row = await noria.datasets.get(dataset, caller.project_id)
     wanted = body.to_collect(caller.project_id)
     await noria.feedback.targets.settle()  # what was answered a moment ago counts

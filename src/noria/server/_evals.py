@@ -160,6 +160,7 @@ async def delete_eval(eval_id: str, caller: Data, noria: NoriaDep) -> dict[str, 
 
 @router.post("/v1/evals/{eval_id}/runs", summary="Start a run", status_code=201)
 async def create_run(eval_id: str, body: RunBody, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    caller.require("inference")
     options = body.noria.model_dump(exclude_none=True) if body.noria else {}
     new = NewRun(body.data_source, body.name or "", body.metadata or {}, options)
     return show_run(await noria.evals.create_run(caller.project_id, eval_id, new))

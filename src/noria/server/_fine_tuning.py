@@ -81,6 +81,7 @@ def _method(body: CreateTuningBody) -> Method:
 
 @router.post("", summary="Create a fine-tuning job")
 async def create_job(body: CreateTuningBody, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    caller.require("inference")
     return show_job(await noria.tuning.create(caller.project_id, _request(body)))
 
 
@@ -110,6 +111,7 @@ async def pause_job(job_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any
 
 @router.post("/{job_id}/resume", summary="Resume a fine-tuning job")
 async def resume_job(job_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    caller.require("inference")
     return show_job(await noria.tuning.resume(caller.project_id, job_id))
 
 

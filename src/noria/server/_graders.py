@@ -13,7 +13,7 @@ import orjson
 from pydantic import Field
 
 from noria.errors import InvalidRequest, NotFound
-from noria.evals import Grade, GradeFailed, Row, Templates, Variables, parse_grader
+from noria.evals import Grade, GradeFailed, Row, Templates, Variables, asks_models, parse_grader
 from noria.store import JudgeAgreement
 
 from ._chat_bodies import Body
@@ -54,6 +54,9 @@ async def validate_grader(body: GraderBody, caller: Data) -> dict[str, Any]:
 
 @router.post("/v1/fine_tuning/alpha/graders/run", summary="Grade one row")
 async def run_grader(body: GraderRunBody, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    parse_grader(body.grader, "grader").check(Variables({}, sample=True), "grader")
+    if asks_models(body.grader):
+        caller.require("inference")
     begun = time.perf_counter()
     sample: dict[str, Any] = {"output_text": body.model_sample, "output_tools": []}
     with contextlib.suppress(orjson.JSONDecodeError):
@@ -192,6 +195,7 @@ def _show_agreement(row: JudgeAgreement) -> dict[str, Any]:
 
 @router.post("/v1/noria/evals/calibrate", summary="Measure a judge's agreement with people")
 async def calibrate(body: CalibrateBody, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    caller.require("inference")
     templates = Templates(body.human, body.output_text)
     return _show_agreement(await noria.evals.calibrate(caller.project_id, body.grader, body.source, templates))
 

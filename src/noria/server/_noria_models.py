@@ -27,6 +27,11 @@ __all__ = ["router"]
 
 router = new_router("Noria: models", prefix="/v1/noria")
 
+# What a key with the scope `data` starts, it may cancel; every other kind of job is an administrator's.
+_DATA_JOBS = frozenset(
+    {"ingest", "eval_run", "dataset_import", "dataset_collect", "dataset_curate", "feedback_import", "fine_tuning"}
+)
+
 
 async def _show_card(noria: Noria, card: ModelCard, project_id: str) -> dict[str, Any]:
     added = await noria.hub.catalogue.added(project_id)
@@ -287,4 +292,6 @@ async def get_job(job_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any]:
 
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a job")
 async def cancel_job(job_id: str, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+    if (await noria.jobs.get(job_id, caller.project_id)).kind not in _DATA_JOBS:
+        caller.require("admin")
     return show_job(await noria.jobs.cancel(job_id, caller.project_id))

@@ -12,7 +12,7 @@ from noria.prompts import Template
 from noria.store import Prompt, PromptVersion
 
 from ._chat_bodies import Body
-from ._deps import Data, ListCursor, NoriaDep, listing
+from ._deps import Admin, Data, ListCursor, NoriaDep, listing
 from ._routers import new_router
 
 __all__ = ["router"]
@@ -110,7 +110,7 @@ async def describe_prompt(prompt: PromptId, body: DescribeBody, caller: Data, no
 
 
 @router.delete("/{prompt}", summary="Delete a prompt with all its versions")
-async def delete_prompt(prompt: PromptId, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+async def delete_prompt(prompt: PromptId, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
     row = await noria.prompts.delete(caller.project_id, prompt)
     return {"object": "noria.prompt.deleted", "id": row.id, "deleted": True}
 
@@ -137,17 +137,17 @@ async def get_version(prompt: PromptId, version: Version, caller: Data, noria: N
 
 
 @router.put("/{prompt}/labels/{label}", summary="Point a label at a version")
-async def move_label(prompt: PromptId, label: Label, body: LabelBody, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+async def move_label(prompt: PromptId, label: Label, body: LabelBody, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
     return _show(await noria.prompts.move_label(caller.project_id, prompt, label, body.version))
 
 
 @router.delete("/{prompt}/labels/{label}", summary="Remove a label")
-async def remove_label(prompt: PromptId, label: Label, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+async def remove_label(prompt: PromptId, label: Label, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
     return _show(await noria.prompts.remove_label(caller.project_id, prompt, label))
 
 
 @router.post("/{prompt}/labels/{label}/rollback", summary="Point a label at the version it pointed at before")
-async def roll_back_label(prompt: PromptId, label: Label, caller: Data, noria: NoriaDep) -> dict[str, Any]:
+async def roll_back_label(prompt: PromptId, label: Label, caller: Admin, noria: NoriaDep) -> dict[str, Any]:
     return _show(await noria.prompts.roll_back(caller.project_id, prompt, label))
 
 
