@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -147,3 +148,16 @@ def test_a_row_of_two_megabytes_and_bad_bytes(client: httpx.Client, dataset: str
     assert (report["added"], report["failed"]) == (2, 1)
     found = client.post(f"{dataset}/curate", json={}).json()
     assert found["findings"]["oversize"] == 1
+
+
+@pytest.mark.parametrize("name", ["客服", "ünï.a-b"])
+def test_a_dataset_of_any_name_is_downloaded(client: httpx.Client, name: str) -> None:
+    made = client.post("/v1/noria/datasets", json={"name": name}).json()["id"]
+    try:
+        client.post(f"/v1/noria/datasets/{made}/rows", json={"rows": [{"messages": [{"role": "user", "content": "a"}]}]})
+        answer = client.get(f"/v1/noria/datasets/{made}/export")
+        assert answer.status_code == 200, answer.text
+        encoded = answer.headers["content-disposition"].partition("filename*=utf-8''")[2].partition(";")[0]
+        assert unquote(encoded) == f"{name}@1.jsonl"
+    finally:
+        client.delete(f"/v1/noria/datasets/{made}", params={"force": True})

@@ -29,7 +29,7 @@ from ._dataset_views import (
 )
 from ._deps import Data, ListCursor, NoriaDep, listing
 from ._errors import explain
-from ._files import clean_filename, find_file, keep_upload, show_file
+from ._files import attachment, clean_filename, find_file, keep_upload, show_file
 from ._noria_models import show_job
 from ._routers import new_router
 from ._wiring import Noria
@@ -290,9 +290,8 @@ async def download(
     found = await noria.datasets.versions.get(row, version)
     writer = FileWriter(format)
     name = f"{row.name}@{found.number}{f'-{split}' if split else ''}.{SUFFIX[format]}"
-    headers = {"content-disposition": f'attachment; filename="{name}"', "x-content-type-options": "nosniff"}
     pieces = noria.datasets.exporter.stream(row, found, split, writer)
-    return StreamingResponse(pieces, media_type=_MEDIA.get(format, "application/jsonl"), headers=headers)
+    return StreamingResponse(pieces, media_type=_MEDIA.get(format, "application/jsonl"), headers=attachment(name))
 
 
 @router.post("/{dataset}/export", summary="Keep a version as a file of /v1/files, for training")

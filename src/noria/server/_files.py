@@ -20,7 +20,7 @@ from ._deps import Data, ListCursor, NoriaDep, listing
 from ._routers import new_router
 from ._wiring import Noria
 
-__all__ = ["clean_filename", "find_file", "keep_upload", "router", "show_file"]
+__all__ = ["attachment", "clean_filename", "find_file", "keep_upload", "router", "show_file"]
 
 router = new_router("Files")
 
@@ -52,6 +52,15 @@ def clean_filename(name: str | None) -> str:
     if len(last.encode()) > 255:
         raise InvalidRequest("The upload's file name is longer than 255 bytes.", param="file")
     return last
+
+
+def attachment(filename: str) -> dict[str, str]:
+    """The headers of a download under a name of any script, with an ASCII one beside it. Source: RFC 6266, RFC 8187."""
+    plain = "".join(letter if " " <= letter <= "~" and letter not in '"\\%' else "_" for letter in filename)
+    return {
+        "content-disposition": f"attachment; filename*=utf-8''{quote(filename, safe='')}; filename=\"{plain}\"",
+        "x-content-type-options": "nosniff",
+    }
 
 
 @router.post("/v1/files", summary="Upload a file")
@@ -137,11 +146,7 @@ async def get_file_content(file_id: str, caller: Data, noria: NoriaDep) -> Strea
     return StreamingResponse(
         noria.blobs.pieces(row.sha256),
         media_type="application/octet-stream",
-        headers={
-            "content-disposition": f"attachment; filename*=utf-8''{quote(row.filename)}",
-            "content-length": str(row.bytes),
-            "x-content-type-options": "nosniff",
-        },
+        headers={**attachment(row.filename), "content-length": str(row.bytes)},
     )
 
 
