@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import httpx
 import openai
 import pytest
 
@@ -182,3 +185,32 @@ def test_recorded_fields_are_in_the_trace(server: NoriaServer) -> None:
     with server.client() as http:
         trace = http.get(f"/v1/noria/traces/{raw.headers['x-noria-trace-id']}").text
     assert "cache-1" in trace
+
+
+def test_stored_messages_come_in_their_order_and_in_pages(server: NoriaServer, client: httpx.Client) -> None:
+    said: Any = [{"role": "user", "content": str(number)} for number in range(5)]
+    made = server.openai().chat.completions.create(model="scripted", messages=said, store=True)
+    path = f"/v1/chat/completions/{made.id}/messages"
+
+    def shown(**query: Any) -> tuple[str, bool]:
+        page = client.get(path, params=query).json()
+        return "".join(message["content"] for message in page["data"]), page["has_more"]
+
+    names = [message["id"] for message in client.get(path).json()["data"]]
+    assert [message.content for message in server.openai().chat.completions.messages.list(made.id)] == list("01234")
+    assert shown() == ("01234", False)
+    assert shown(order="desc", limit=2) == ("43", True)
+    assert shown(after=names[2]) == ("34", False)
+    assert shown(after=names[2], order="desc") == ("10", False)
+    assert shown(before=names[3], limit=2) == ("12", True)
+    assert shown(after=names[0], before=names[3]) == ("12", False)
+    for unknown in ("after", "before"):
+        answer = client.get(path, params={unknown: "nothing"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, unknown)
+
+
+def test_files_are_listed_by_ten_thousand(server: NoriaServer, client: httpx.Client) -> None:
+    file = server.openai().files.create(file=("a.txt", b"a"), purpose="user_data")
+    assert file.id in {row.id for row in server.openai().files.list(limit=10_000)}
+    assert client.get("/v1/files", params={"limit": 10_001}).status_code == 400
+    assert client.get("/v1/vector_stores", params={"limit": 10_000}).status_code == 400

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
 from opentelemetry import trace
 from sqlalchemy import select
 
-from noria.errors import NotFound
+from noria.errors import InvalidRequest, NotFound
 from noria.models import Usage
-from noria.store import Completion, Cursor, Database, has_entries, page
+from noria.store import Completion, Cursor, Database, Page, has_entries, page
 from noria.tracing import assemble
 
 from ._chat_bodies import Body, Metadata
-from ._deps import Data, ListCursor, NoriaDep, listing
+from ._deps import Data, NoriaDep, cursor_of, listing
 from ._routers import new_router
 
 __all__ = ["StoredCall", "router"]
 
 router = new_router("Stored completions")
+
+OldestFirst = Annotated[Cursor, Depends(cursor_of(order="asc"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +96,15 @@ async def list_completions(
     request: Request,
     caller: Data,
     noria: NoriaDep,
+    cursor: OldestFirst,
     model: Annotated[str | None, Query(max_length=256)] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-    order: Literal["asc", "desc"] = "asc",
-    after: Annotated[str | None, Query(max_length=256)] = None,
 ) -> dict[str, Any]:
     query = select(Completion).where(Completion.project_id == caller.project_id)
     if model is not None:
         query = query.where(Completion.model == model)
     query = query.where(*has_entries(Completion.meta, _metadata_query(request)))
     async with noria.database.read() as session:
-        return listing(await page(session, query, Completion.id, Cursor(limit, order, after)), _show)
+        return listing(await page(session, query, Completion.id, cursor), _show)
 
 
 async def _find(noria: NoriaDep, project_id: str, completion_id: str) -> Completion:
@@ -125,21 +125,24 @@ async def get_completion(completion_id: str, caller: Data, noria: NoriaDep) -> d
 
 
 @router.get("/v1/chat/completions/{completion_id}/messages", summary="List the messages of a stored chat completion")
-async def list_messages(completion_id: str, caller: Data, noria: NoriaDep, cursor: ListCursor) -> dict[str, Any]:
+async def list_messages(completion_id: str, caller: Data, noria: NoriaDep, cursor: OldestFirst) -> dict[str, Any]:
     row = await _find(noria, caller.project_id, completion_id)
     messages = [{"id": f"{row.id}-{index}", **message} for index, message in enumerate(row.request.get("messages", []))]
     if cursor.order == "desc":
         messages.reverse()
-    names = [message["id"] for message in messages]
-    start = names.index(cursor.after) + 1 if cursor.after in names else 0
-    shown = messages[start : start + cursor.limit]
-    return {
-        "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
-        "has_more": start + cursor.limit < len(messages),
-    }
+    places = {message["id"]: place for place, message in enumerate(messages)}
+    start = _place(places, cursor.after, "after") + 1 if cursor.after is not None else 0
+    end = _place(places, cursor.before, "before") if cursor.before is not None else len(messages)
+    found = messages[start:end]
+    backwards = cursor.before is not None and cursor.after is None  # then those next to the cursor
+    shown = found[-cursor.limit :] if backwards else found[: cursor.limit]
+    return listing(Page(shown, len(found) > len(shown)), lambda message: message)
+
+
+def _place(places: dict[str, int], message_id: str, param: str) -> int:
+    if message_id not in places:
+        raise InvalidRequest(f"The completion has no message {message_id!r}.", param=param)
+    return places[message_id]
 
 
 @router.post("/v1/chat/completions/{completion_id}", summary="Update a stored chat completion's metadata")

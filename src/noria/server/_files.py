@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import Form, Query, UploadFile
+from fastapi import Depends, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 from sqlalchemy import or_, select
 from starlette.datastructures import UploadFile as StarletteUpload
 from starlette.requests import Request
 
 from noria.errors import InvalidRequest, NotFound
-from noria.store import File, new_id, page
+from noria.store import Cursor, File, new_id, page
 
-from ._deps import Data, ListCursor, NoriaDep, listing
+from ._deps import Data, NoriaDep, cursor_of, listing
 from ._routers import new_router
 from ._wiring import Noria
 
@@ -26,6 +26,7 @@ router = new_router("Files")
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 _PIECE = 1024 * 1024
+FilesCursor = Annotated[Cursor, Depends(cursor_of(limit=10_000, most=10_000))]  # as OpenAI has it for files alone
 _FIELDS = {"file", "purpose", "expires_after[anchor]", "expires_after[seconds]"}
 
 
@@ -114,7 +115,7 @@ async def keep_upload(
 
 @router.get("/v1/files", summary="List files")
 async def list_files(
-    caller: Data, noria: NoriaDep, cursor: ListCursor, purpose: Annotated[str | None, Query(max_length=64)] = None
+    caller: Data, noria: NoriaDep, cursor: FilesCursor, purpose: Annotated[str | None, Query(max_length=64)] = None
 ) -> dict[str, Any]:
     query = select(File).where(
         File.project_id == caller.project_id, or_(File.expires_at.is_(None), File.expires_at > int(time.time()))

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """`limit` 1 to 1000; `after` and `before` are ids, either or both None."""
+    """`limit` 1 to 10,000; `after` and `before` are ids, either or both None."""
 
     limit: int = 20
     order: Literal["asc", "desc"] = "desc"
@@ -27,8 +27,8 @@ class Cursor:
     before: str | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.limit <= 1000:
-            raise InvalidRequest(f"limit = {self.limit} is outside 1 to 1000.", param="limit")
+        if not 1 <= self.limit <= 10_000:
+            raise InvalidRequest(f"limit = {self.limit} is outside 1 to 10000.", param="limit")
 
 
 @dataclass(frozen=True, slots=True)
