@@ -2,11 +2,11 @@
 
 Builds a vector store from whole articles, asks their questions through `/v1/responses` with `file_search`, and counts:
 the gold answer is in the answer (`contains`), token F1, sentences with a checked citation, and, for questions about
-articles that are *not* in the store, how often the answer is "not in the documents". With a model whose weights were
-randomised (`python -m noria.engines.openvino.prepare GGUF DIR --randomise SEED`) the same must collapse: the quality guard.
+articles that are *not* in the store, how often the answer is "not in the documents". The quality guard: what a model writes
+whose weights were randomised (`benchmarks/run.py` makes one, `noise`) must be worth nothing.
 
 Data: PyPI's `bigbench==1.0.0` source distribution, `squad_shifts/new_wiki_v1.0.json`, fetched by pip.
-    python -m benchmarks.answers --url http://127.0.0.1:8420 --questions 100
+    python -m benchmarks.answers --url http://127.0.0.1:8420 --questions 100 --models smollm2-135m-instruct,noise
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def measure(client: httpx.Client, store: str, model: str, mode: str, known: list
     outside = [ask(client, store, model, question, mode) for question, _ in unknown]
     answered = [row for row, _ in inside if row["mode"] != "absent"]
     return {
+        "model": model,
         "mode": mode,
         "questions": len(inside),
         "contains_gold": sum(any(" ".join(words(g)) in " ".join(words(r["text"])) for g in golds) for r, golds in inside)
@@ -94,7 +95,7 @@ def measure(client: httpx.Client, store: str, model: str, mode: str, known: list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8420")
-    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--models", default="smollm2-135m-instruct", help="the first in every mode, others only writing")
     parser.add_argument("--label", default="default")
     parser.add_argument("--articles", type=int, default=24)
     parser.add_argument("--questions", type=int, default=100)
@@ -118,7 +119,9 @@ def main() -> None:
     known, unknown = questions(inside, options.questions), questions(outside, options.questions // 2)
     with httpx.Client(base_url=options.url, timeout=600, trust_env=False) as client:
         store = build_store(client, inside)
-        rows = [measure(client, store, options.model, mode, known, unknown) for mode in options.modes.split(",")]
+        first, *others = options.models.split(",")
+        rows = [measure(client, store, first, mode, known, unknown) for mode in options.modes.split(",")]
+        rows += [measure(client, store, other, "generate", known, unknown) for other in others]
     for row in rows:
         print(json.dumps(row))
     results.save(f"answers-{options.label}", {"settings": vars(options), "rows": rows})

@@ -13,7 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
+
 _RESULTS = Path(__file__).parent / "results"
+NOISE = "noise"
+"""The default model with randomised weights: whatever is measured of answers must collapse with it."""
 
 
 def commands(url: str, gguf: Path) -> dict[str, list[str]]:
@@ -34,7 +38,7 @@ def commands(url: str, gguf: Path) -> dict[str, list[str]]:
         "search": script("search", "--embeddings-url", f"{url}/v1", "--query-prefix", "query: "),
         "ingest": script("ingest", "--url", f"{url}/v1"),
         "evals": [sys.executable, "-m", "benchmarks.evals", "--model", "smollm2-135m-instruct", "--rows", "1000"],
-        "answers": [sys.executable, "-m", "benchmarks.answers", "--url", url],
+        "answers": [sys.executable, "-m", "benchmarks.answers", "--url", url, "--models", f"smollm2-135m-instruct,{NOISE}"],
         "training": module("training", "--rows", "64"),
         "wheel-injection": module("wheel.injection", "--rows", "4000", "--minutes", "9", "--label", "quick"),
         "wheel-injection-long": module("wheel.injection", "--epochs", "2", "--minutes", "45", "--label", "long"),
@@ -42,6 +46,14 @@ def commands(url: str, gguf: Path) -> dict[str, list[str]]:
         "wheel-preference": module("wheel.preference", "--minutes", "30"),
         "wheel-planted": module("wheel.planted", "--failures", "20", "--drops", "10"),
     }
+
+
+def add_noise(url: str, home: Path, gguf: Path) -> None:
+    """Prepares the model of noise in a server's home and tells the server of it."""
+    folder = home / "models" / NOISE
+    subprocess.run([sys.executable, "-m", "noria.engines.openvino.prepare", gguf, folder, "--randomise", "1"], check=True)
+    card = {"id": NOISE, "task": "chat", "source": "engine", "engine": "openvino", "folder": f"models/{NOISE}"}
+    httpx.post(f"{url}/v1/noria/models", json={**card, "context_tokens": 8192, "memory_mb": 1300}).raise_for_status()
 
 
 def main() -> int:
@@ -59,13 +71,16 @@ def main() -> int:
                     return 1
                 time.sleep(0.1)
             gguf = next((Path.home() / ".cache" / "noria" / "models" / "smollm2-135m-instruct" / "source").glob("*.gguf"))
-            every = commands(json.loads(announced.read_text())["url"], gguf)
+            url = json.loads(announced.read_text())["url"]
+            every = commands(url, gguf)
             wanted = sys.argv[1:] or list(every)
             if unknown := [name for name in wanted if name not in every]:
                 print(f"No benchmark {unknown[0]!r}. There are: {', '.join(every)}.", file=sys.stderr)
                 return 2
             for name in wanted:
                 print(f"== {name}", flush=True)
+                if name == "answers":
+                    add_noise(url, home, gguf)
                 if subprocess.run(every[name], cwd=root, check=False).returncode:
                     failed.append(name)
         finally:

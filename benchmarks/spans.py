@@ -48,7 +48,6 @@ SERVER = """
 import sys
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.routing import Route
 from noria.tracing import TracingOptions, configure
@@ -57,9 +56,7 @@ tracing = configure(TracingOptions(sys.argv[1]), set_global=False)
 
 async def traces(request):
     headers = request.headers
-    reply = await run_in_threadpool(
-        tracing.ingest_otlp, await request.body(), headers["content-type"], headers.get("content-encoding")
-    )
+    reply = await tracing.ingest_otlp(await request.body(), headers["content-type"], headers.get("content-encoding"))
     return Response(reply.body, media_type=reply.content_type)
 
 uvicorn.run(Starlette(routes=[Route("/v1/traces", traces, methods=["POST"])]), port=int(sys.argv[2]), log_level="warning")
@@ -275,7 +272,7 @@ async def measure_queries(size: int, repeats: int) -> dict[str, Any]:
                 copy.attributes["noria.metadata.number"] = str(number)
                 batch.append(copy)
                 number += 1
-            tracing._writer.put_all(batch, 2400 * len(batch), wait_s=60)
+            tracing._writer.put_all(batch, 2400 * len(batch)).result(60)
             if number >= size:
                 break
     tracing.flush(600)
