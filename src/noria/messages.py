@@ -176,13 +176,18 @@ class SearchCallItem(_Strict):
 
 
 class ItemReference(_Strict):
-    type: Literal["item_reference"] = "item_reference"
-    id: str
+    """An item of a stored response, by its id. OpenAI's API takes `{"id": …}` alone for one too."""
+
+    type: Literal["item_reference"] | None = "item_reference"
+    id: str = Field(max_length=128)
 
 
 def _item_tag(value: Any) -> str:
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return kind if isinstance(kind, str) else "message"
+    if isinstance(kind, str):
+        return kind
+    bare = isinstance(value, dict) and "id" in value and not value.keys() & {"role", "content"}
+    return "item_reference" if bare or isinstance(value, ItemReference) else "message"
 
 
 InputItem = Annotated[
@@ -214,7 +219,7 @@ def to_chat_messages(items: Sequence[Any]) -> list[dict[str, Any]]:
     for item in items:
         match item:
             case MessageItem(role="assistant"):
-                messages.append({"role": "assistant", "content": text_of(item.content)})
+                messages.append({"role": "assistant", "content": text_of(item.content) or _refusal_of(item.content)})
             case MessageItem():
                 messages.append({"role": item.role, "content": _chat_content(item.content)})
             case FunctionCallItem():
@@ -228,6 +233,10 @@ def to_chat_messages(items: Sequence[Any]) -> list[dict[str, Any]]:
             case _:
                 continue
     return messages
+
+
+def _refusal_of(content: str | Sequence[Any]) -> str:
+    return "".join(part.refusal for part in content if isinstance(part, OutputRefusal))
 
 
 def _chat_content(content: str | Sequence[Any]) -> Any:

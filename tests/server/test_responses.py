@@ -124,10 +124,12 @@ def test_a_cut_answer_is_incomplete(own: NoriaServer) -> None:
     assert answer.output_text == "one two"
 
 
-def test_a_model_that_fails_ends_the_response_as_failed(own: NoriaServer) -> None:
-    answer = own.openai().responses.create(model="actor", input="fail")
-    assert answer.status == "failed"
-    assert answer.error and answer.error.code == "server_error"
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_fails_is_an_error_of_its_status(own: NoriaServer, stream: bool) -> None:
+    with pytest.raises(openai.InternalServerError) as failed:
+        own.openai().responses.create(model="actor", input="fail", stream=stream)
+    assert failed.value.status_code == 503
+    assert failed.value.response.headers["retry-after"]
 
 
 def test_parsed_output(own: NoriaServer) -> None:

@@ -3,6 +3,6 @@
 from ._draft import Event
 from ._prompts import PRODUCTION, PromptStore, mark_trace
 from ._request import ResponseRequest
-from ._responder import Responder
+from ._responder import Responder, Running
 
-__all__ = ["PRODUCTION", "Event", "PromptStore", "Responder", "ResponseRequest", "mark_trace"]
+__all__ = ["PRODUCTION", "Event", "PromptStore", "Responder", "ResponseRequest", "Running", "mark_trace"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from opentelemetry import trace
 
@@ -18,7 +18,7 @@ from noria.store import new_id
 
 from ._request import ResponseRequest
 
-__all__ = ["Draft", "Event", "TextDraft"]
+__all__ = ["Draft", "Event", "MessageDraft"]
 
 Event = dict[str, Any]
 
@@ -46,15 +46,6 @@ class Draft:
         yield self.event("response.created", response=self.snapshot())
         yield self.event("response.in_progress", response=self.snapshot())
 
-    def add_usage(self, usage: Usage) -> None:
-        cost = None if usage.cost_usd is None else (self.usage.cost_usd or 0.0) + usage.cost_usd
-        self.usage = Usage(
-            input_tokens=self.usage.input_tokens + usage.input_tokens,
-            cached_tokens=self.usage.cached_tokens + usage.cached_tokens,
-            output_tokens=self.usage.output_tokens + usage.output_tokens,
-            cost_usd=cost,
-        )
-
     # --- items --------------------------------------------------------------------------------------------------------
 
     def open_item(self, item: dict[str, Any]) -> tuple[int, Event]:
@@ -65,12 +56,12 @@ class Draft:
     def close_item(self, index: int) -> Event:
         return self.event("response.output_item.done", output_index=index, item=dict(self.output[index]))
 
-    def function_call(self, call: Mapping[str, Any]) -> Iterator[Event]:
-        """A whole function call, as item, arguments and done."""
+    def function_call(self, call: Mapping[str, Any], *, incomplete: bool = False) -> Iterator[Event]:
+        """A function call as item, arguments and done. One that came without an id gets one, for its output must name it."""
         item = {
             "type": "function_call",
             "id": new_id("fc_"),
-            "call_id": call["id"],
+            "call_id": call["id"] or new_id("call_"),
             "name": call["name"],
             "arguments": "",
             "status": "in_progress",
@@ -81,7 +72,7 @@ class Draft:
         if call["arguments"]:
             yield self.event("response.function_call_arguments.delta", **where, delta=call["arguments"])
         item["arguments"] = call["arguments"]
-        item["status"] = "completed"
+        item["status"] = "incomplete" if incomplete else "completed"
         yield self.event("response.function_call_arguments.done", **where, name=item["name"], arguments=item["arguments"])
         yield self.close_item(index)
 
@@ -106,8 +97,11 @@ class Draft:
         return self.event("response.failed", response=self.snapshot())
 
 
-class TextDraft:
-    """The message item being written. Opens itself with the first text, so that a pure tool call has no empty message."""
+class MessageDraft:
+    """The message item being written. Opens itself with the first text, so that a pure tool call has no empty message.
+
+    Its parts are text and refusals; one ends where the other kind begins.
+    """
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
@@ -119,27 +113,24 @@ class TextDraft:
 
     @property
     def text(self) -> str:
-        return "".join(self._pieces)
-
-    @property
-    def opened(self) -> bool:
-        return self._index >= 0
+        """Of the part that is being written; nothing while that is a refusal."""
+        return "".join(self._pieces) if self._part.get("type") == "output_text" else ""
 
     def open(self) -> Iterator[Event]:
-        if self.opened:
-            return
-        self._item = {"type": "message", "id": new_id("msg_"), "status": "in_progress", "role": "assistant", "content": []}
-        self._index, added = self._draft.open_item(self._item)
-        yield added
-        self._part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        yield self._event("response.content_part.added", part=dict(self._part))
-        self._item["content"] = [self._part]
+        """A message with a text, be it empty."""
+        if not self._item:
+            yield from self._write("output_text")
 
     def delta(self, text: str, logprobs: Sequence[dict[str, Any]] = ()) -> Iterator[Event]:
-        yield from self.open()
+        yield from self._write("output_text")
         self._pieces.append(text)
         self._logprobs += logprobs
         yield self._event("response.output_text.delta", delta=text, logprobs=list(logprobs))
+
+    def refusal(self, text: str) -> Iterator[Event]:
+        yield from self._write("refusal")
+        self._pieces.append(text)
+        yield self._event("response.refusal.delta", delta=text)
 
     def annotate(self, annotation: dict[str, Any]) -> Iterator[Event]:
         number = len(self._part["annotations"])
@@ -147,25 +138,51 @@ class TextDraft:
         yield self._event("response.output_text.annotation.added", annotation_index=number, annotation=annotation)
 
     def close(self, *, incomplete: bool = False) -> Iterator[Event]:
-        if not self.opened:
+        if not self._item:
             return
-        self._part["text"] = self.text
-        self._part["logprobs"] = self._logprobs
-        yield self._event("response.output_text.done", text=self.text, logprobs=self._logprobs)
-        yield self._event("response.content_part.done", part=dict(self._part))
+        yield from self._end_part()
         self._item["status"] = "incomplete" if incomplete else "completed"
         yield self._draft.close_item(self._index)
 
+    def _write(self, kind: Literal["output_text", "refusal"]) -> Iterator[Event]:
+        """The part that is written is of this kind from now on."""
+        if self._part.get("type") == kind:
+            return
+        if not self._item:
+            self._item = {"type": "message", "id": new_id("msg_"), "status": "in_progress", "role": "assistant", "content": []}
+            self._index, added = self._draft.open_item(self._item)
+            yield added
+        yield from self._end_part()
+        self._part = {"type": "refusal", "refusal": ""}
+        if kind == "output_text":
+            self._part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        self._item["content"] = [*self._item["content"], self._part]
+        yield self._event("response.content_part.added", part=dict(self._part))
+
+    def _end_part(self) -> Iterator[Event]:
+        if not self._part:
+            return
+        whole, logprobs = "".join(self._pieces), self._logprobs
+        if self._part["type"] == "output_text":
+            self._part |= {"text": whole, "logprobs": logprobs}
+            yield self._event("response.output_text.done", text=whole, logprobs=logprobs)
+        else:
+            self._part["refusal"] = whole
+            yield self._event("response.refusal.done", refusal=whole)
+        yield self._event("response.content_part.done", part=dict(self._part))
+        self._part, self._pieces, self._logprobs = {}, [], []
+
     def _event(self, kind: str, **fields: Any) -> Event:
-        return self._draft.event(kind, item_id=self._item["id"], output_index=self._index, content_index=0, **fields)
+        where = {"item_id": self._item["id"], "output_index": self._index, "content_index": len(self._item["content"]) - 1}
+        return self._draft.event(kind, **where, **fields)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
 

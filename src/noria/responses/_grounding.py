@@ -22,8 +22,7 @@ from noria.knowledge import (
 )
 from noria.messages import estimate_tokens
 from noria.models import ModelCard
-
-from ._request import FileSearchTool
+from noria.tools import FileSearchTool
 
 __all__ = ["AnswerMode", "Found", "Grounding", "Written"]
 
@@ -34,6 +33,10 @@ _LABEL = {"en": "Quoted from the documents:", "zh": "文档原文摘录："}
 _LOCAL_BUDGET_TOKENS = 1200  # a CPU reads about a thousand tokens a second
 _REMOTE_BUDGET_TOKENS = 6000
 _CHINESE_SHARE = 0.2
+_NOTHING_FOUND = (
+    "The user's documents were searched for the last question, and nothing was found. Do not pretend that they answer it."
+)
+_OR_FUNCTIONS = " If one of the functions fits the request better than the sources, call it."
 
 
 @dataclass(slots=True)
@@ -103,14 +106,17 @@ class Grounding:
                 found.quotes = await extract_answer(found.question, found.hits)
             span.set_attribute("noria.quotes", len(found.quotes))
 
-    def prompt(self, found: Found, card: ModelCard) -> list[dict[str, Any]]:
+    def prompt(self, found: Found, card: ModelCard, *, has_functions: bool = False) -> list[dict[str, Any]]:
         """The system and user messages for the model; what found room in them is in `found.sources`."""
+        if not found.hits:
+            return [{"role": "system", "content": _NOTHING_FOUND}, {"role": "user", "content": found.question}]
         budget = _LOCAL_BUDGET_TOKENS if card.is_local else _REMOTE_BUDGET_TOKENS
         if card.context_tokens is not None:
             budget = min(budget, card.context_tokens // 2)
         packed = grounded_prompt(found.question, found.hits, label=_label, budget_tokens=budget, count_tokens=estimate_tokens)
         found.sources = packed.sources
-        return [{"role": "system", "content": packed.system}, {"role": "user", "content": packed.user}]
+        system = packed.system + (_OR_FUNCTIONS if has_functions else "")
+        return [{"role": "system", "content": system}, {"role": "user", "content": packed.user}]
 
     def written(self, found: Found, mode: AnswerMode) -> Written:
         """An answer that no model wrote: verbatim quotations, labelled, or that there is nothing."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry import trace
 from pydantic import TypeAdapter
-from sqlalchemy import delete, select
+from sqlalchemy import Text, cast, delete, or_, select
 
 from noria.errors import InvalidRequest, NotFound
 from noria.messages import InputItem, ItemReference, MessageItem
@@ -17,6 +18,9 @@ __all__ = ["ResponseStore"]
 
 _MAX_TURNS = 1000
 _ITEMS: TypeAdapter[list[Any]] = TypeAdapter(list[InputItem])
+_MAX_REFERENCES = 100
+_LONGEST_MS = 3_600_000  # between a response's id and those of its items
+_MADE_HERE = re.compile(r"[a-z]+_(?P<time>[0-9a-f]{12})[0-9a-f]{20}")
 _OUTPUT_TYPES = {"message", "function_call", "file_search_call"}
 
 
@@ -52,11 +56,18 @@ class ResponseStore:
         raw: list[dict[str, Any]] = []
         for row in reversed(turns):
             raw += row.input_items
-            raw += [item for item in row.body["output"] if item["type"] in _OUTPUT_TYPES]
+            raw += [item for item in row.body["output"] if item["type"] in _OUTPUT_TYPES and not _is_cut_call(item)]
         return _ITEMS.validate_python(raw), turns[-1].id if turns else None
 
     async def resolve_references(self, project_id: str, items: Sequence[Any]) -> list[Any]:
-        """Input items with each `item_reference` replaced by the output item that it names."""
+        """Input items with each `item_reference` replaced by the stored item that it names."""
+        num_references = sum(isinstance(item, ItemReference) for item in items)
+        if num_references > _MAX_REFERENCES:
+            raise InvalidRequest(
+                f"input has {num_references} item references; {_MAX_REFERENCES} are allowed.",
+                param="input",
+                hint="`previous_response_id` brings a whole conversation.",
+            )
         out: list[Any] = []
         for item in items:
             if isinstance(item, ItemReference):
@@ -66,14 +77,24 @@ class ResponseStore:
         return out
 
     async def _find_item(self, project_id: str, item_id: str) -> dict[str, Any]:
-        async with self._database.read() as session:
-            query = select(StoredResponse).where(StoredResponse.project_id == project_id)
-            rows = await session.stream_scalars(query.order_by(StoredResponse.id.desc()))
-            async for row in rows:
-                for item in [*row.body["output"], *row.input_items]:
-                    if item.get("id") == item_id:
-                        return item
-        raise NotFound(f"No item {item_id!r} in any stored response.", param="input")
+        """Ids tell the time, and an item is made while its response is: so few rows can hold it, next to each other."""
+        if (made := _MADE_HERE.fullmatch(item_id)) is not None:
+            made_ms = int(made["time"], 16)
+            quoted = f'"{item_id}"'
+            query = select(StoredResponse).where(
+                StoredResponse.project_id == project_id,
+                StoredResponse.id >= f"resp_{max(0, made_ms - _LONGEST_MS):012x}",
+                StoredResponse.id < f"resp_{made_ms + 1:012x}",
+                or_(*(cast(column, Text).contains(quoted) for column in (StoredResponse.body, StoredResponse.input_items))),
+            )
+            async with self._database.read() as session:
+                async for row in await session.stream_scalars(query.order_by(StoredResponse.id.desc())):
+                    for item in [*row.body["output"], *row.input_items]:
+                        if item.get("id") == item_id:
+                            return item
+        raise NotFound(
+            f"No item {item_id!r} in any stored response.", param="input", hint="Responses made with `store: false` are not kept."
+        )
 
     async def save(
         self, project_id: str, response_id: str, previous_id: str | None, items: Sequence[Any], body: dict[str, Any]
@@ -101,9 +122,18 @@ class ResponseStore:
         items = [_listed(item) for item in row.input_items]
         if cursor.order == "desc":
             items.reverse()
-        names = [item["id"] for item in items]
-        start = names.index(cursor.after) + 1 if cursor.after in names else 0
+        start = 0
+        if cursor.after is not None:
+            names = [item["id"] for item in items]
+            if cursor.after not in names:
+                raise InvalidRequest(f"The response has no input item {cursor.after!r}.", param="after")
+            start = names.index(cursor.after) + 1
         return Page(items[start : start + cursor.limit], start + cursor.limit < len(items))
+
+
+def _is_cut_call(item: dict[str, Any]) -> bool:
+    """Whether a model was stopped in the middle of a call: nobody can answer that, and models refuse calls without outputs."""
+    return item["type"] == "function_call" and item.get("status") == "incomplete"
 
 
 def _with_id(item: Any) -> dict[str, Any]:

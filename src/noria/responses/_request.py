@@ -6,13 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from noria.errors import InvalidRequest
+from noria.fields import RECORDED, JsonObjectFormat, Metadata, TextFormat
 from noria.messages import InputItem
 from noria.prompts import PromptReference
-from noria.tools import FunctionTool, NamedToolChoice
+from noria.tools import FileSearchTool, FunctionTool, NamedToolChoice
 
-__all__ = ["FileSearchTool", "ResponseRequest"]
-
-_RECORDED: dict[str, Any] = {"noria": "recorded"}
+__all__ = ["ResponseRequest"]
 
 
 class _Strict(BaseModel):
@@ -20,36 +20,9 @@ class _Strict(BaseModel):
     refused: ClassVar[dict[str, str]] = {}
 
 
-class HybridWeights(_Strict):
-    embedding_weight: float = Field(ge=0)
-    text_weight: float = Field(ge=0)
-
-
-class RankingOptions(_Strict):
-    ranker: Literal["auto", "none", "default-2024-11-15", "default_2024_08_21"] | None = Field(
-        default=None, json_schema_extra=_RECORDED
-    )
-    score_threshold: float | None = Field(default=None, ge=0, le=1)
-    hybrid_search: HybridWeights | None = None
-
-
-class FileSearchTool(_Strict):
-    type: Literal["file_search"]
-    vector_store_ids: list[str] = Field(min_length=1, max_length=8)
-    max_num_results: int | None = Field(default=None, ge=1, le=50)
-    filters: dict[str, Any] | None = None
-    ranking_options: RankingOptions | None = None
-
-
-class TextFormat(_Strict):
-    type: Literal["text"]
-
-
-class JsonObjectFormat(_Strict):
-    type: Literal["json_object"]
-
-
 class JsonSchemaFormat(_Strict):
+    """Flat, where chat completions nest it under `json_schema`."""
+
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     type: Literal["json_schema"]
@@ -71,7 +44,7 @@ class Reasoning(_Strict):
 
 
 class ResponseStreamOptions(_Strict):
-    include_obfuscation: bool | None = Field(default=None, json_schema_extra=_RECORDED)
+    include_obfuscation: bool | None = Field(default=None, json_schema_extra=RECORDED)
 
 
 class NoriaOptions(_Strict):
@@ -114,17 +87,15 @@ class ResponseRequest(_Strict):
     reasoning: Reasoning | None = None
     truncation: Literal["auto", "disabled"] | None = None
     include: list[Literal["file_search_call.results", "message.output_text.logprobs"]] | None = None
-    metadata: (
-        Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None
-    ) = None
+    metadata: Metadata | None = None
     store: bool | None = None
     stream: bool | None = None
-    stream_options: ResponseStreamOptions | None = Field(default=None, json_schema_extra=_RECORDED)
-    user: str | None = Field(default=None, json_schema_extra=_RECORDED)
-    safety_identifier: str | None = Field(default=None, max_length=512, json_schema_extra=_RECORDED)
-    prompt_cache_key: str | None = Field(default=None, json_schema_extra=_RECORDED)
-    prompt_cache_retention: str | None = Field(default=None, json_schema_extra=_RECORDED)
-    service_tier: str | None = Field(default=None, json_schema_extra=_RECORDED)
+    stream_options: ResponseStreamOptions | None = Field(default=None, json_schema_extra=RECORDED)
+    user: str | None = Field(default=None, json_schema_extra=RECORDED)
+    safety_identifier: str | None = Field(default=None, max_length=512, json_schema_extra=RECORDED)
+    prompt_cache_key: str | None = Field(default=None, json_schema_extra=RECORDED)
+    prompt_cache_retention: str | None = Field(default=None, json_schema_extra=RECORDED)
+    service_tier: str | None = Field(default=None, json_schema_extra=RECORDED)
     noria: NoriaOptions | None = Field(default=None, description="Beyond OpenAI's: how to answer from documents.")
 
     @property
@@ -139,5 +110,35 @@ class ResponseRequest(_Strict):
     def keep(self) -> bool:
         return self.store is not False
 
+    @property
+    def needs_a_model(self) -> bool:
+        """Whether no quotation of passages could do what is asked: functions to choose from, or a form to answer in."""
+        form = self.text.format if self.text else None
+        return (form is not None and form.type != "text") or (bool(self.functions) and not self.chooses("file_search"))
+
+    def chooses(self, kind: Literal["function", "file_search"]) -> bool:
+        """Whether `tool_choice` names a tool of this kind."""
+        return isinstance(self.tool_choice, NamedToolChoice) and self.tool_choice.type == kind
+
     def includes(self, what: str) -> bool:
         return what in (self.include or ())
+
+    def check(self) -> None:
+        """What fields mean together. Raises InvalidRequest for those that could only be ignored."""
+        searches = [place for place, tool in enumerate(self.tools or ()) if isinstance(tool, FileSearchTool)]
+        if len(searches) > 1:
+            raise InvalidRequest(
+                f"tools[{searches[1]}] is a second file_search.",
+                param=f"tools[{searches[1]}]",
+                hint="Name all vector stores in one: a file_search takes up to eight.",
+            )
+        if self.tool_choice == "required" and not self.tools:
+            raise InvalidRequest("tool_choice is 'required', and there are no tools.", param="tool_choice")
+        if self.chooses("file_search") and not searches:
+            raise InvalidRequest("tool_choice names file_search, which is not among the tools.", param="tool_choice")
+        if isinstance(self.tool_choice, NamedToolChoice) and self.tool_choice.type == "function":
+            name = self.tool_choice.name
+            if name not in {tool.name for tool in self.functions}:
+                raise InvalidRequest(
+                    f"tool_choice names the function {name!r}, which is not among the tools.", param="tool_choice"
+                )

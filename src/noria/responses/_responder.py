@@ -1,14 +1,15 @@
 """The server-side loop of a response: history, search, model, citations, storage; as a stream of OpenAI's events.
 
-Whoever wants the object alone reads to the last event. A failure before anything was sent raises; after that it is the
-`response.failed` event. Searching comes before the model is asked (small models choose tools badly); the answer is then
-written by the model, or quoted from the passages where the model's card says that it cannot.
+Whoever wants the object alone reads to the last event. What fails before the model has begun to answer is raised, with a status
+of its own; what fails after that is the `response.failed` event. Searching comes before the model is asked (small models
+choose tools badly); the answer is then written by the model, or quoted from the passages where the model's card says that it
+cannot.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry import trace
@@ -16,25 +17,28 @@ from opentelemetry import trace
 from noria.errors import ContextTooLong, InvalidRequest, NoriaError
 from noria.knowledge import Knowledge, as_result
 from noria.messages import MessageItem, text_of, to_chat_messages
-from noria.models import Call, Hub, Resolved, sticky_key
+from noria.models import Call, Hub, Observed, Resolved, Usage, sticky_key
 from noria.prompts import PromptResolver
 from noria.store import Database, new_id
-from noria.tools import NamedToolChoice, chat_tool, chat_tool_choice
+from noria.tools import FileSearchTool, chat_tool, chat_tool_choice
 from noria.tracing import attach_payload
 
-from ._draft import Draft, Event, TextDraft
-from ._grounding import Found, Grounding
+from ._context import ever_shorter, with_images_of, with_instructions, with_rules
+from ._draft import Draft, Event, MessageDraft
+from ._grounding import Found, Grounding, Written
 from ._history import ResponseStore, as_items
 from ._prompts import mark_trace
 from ._request import ResponseRequest
 from ._turn import Turn, chat_body
 
-__all__ = ["Responder"]
+__all__ = ["Responder", "Running"]
+
+_NOTHING_YET = Written("")
 
 
 @dataclass(slots=True)
 class _Work:
-    """What one response needs while it runs."""
+    """What one response needs while it runs. `answer` is what a model says, or what was written without one."""
 
     request: ResponseRequest
     project_id: str
@@ -42,8 +46,35 @@ class _Work:
     own_items: list[Any]
     items: list[Any]
     draft: Draft
-    text: TextDraft
+    message: MessageDraft
     sticky: str | None
+    told: list[Event] = field(default_factory=list[Event])
+    found: Found | None = None
+    answer: Turn | Written = _NOTHING_YET
+    error: NoriaError | None = None
+
+
+class Running:
+    """A response under way. Read `events` to the end, then close it; close it in any case."""
+
+    def __init__(self, work: _Work, events: AsyncGenerator[Event, None]) -> None:
+        self._work, self.events = work, events
+        turn = work.answer if isinstance(work.answer, Turn) else None
+        self.model = turn.model if turn else work.resolved.card.id
+        self.observed = turn.observed if turn else Observed(Usage())
+        """Whole when the events have ended."""
+
+    @property
+    def error(self) -> NoriaError | None:
+        """What ended it as failed."""
+        return self._work.error
+
+    async def aclose(self) -> None:
+        try:
+            await self.events.aclose()
+        finally:
+            if isinstance(self._work.answer, Turn):  # the events may never have been read
+                await self._work.answer.aclose()
 
 
 class Responder:
@@ -52,30 +83,30 @@ class Responder:
         self._hub, self._knowledge, self._prompts, self._timeout_s = hub, knowledge, prompts, timeout_s
         self._grounding = Grounding(knowledge)
 
-    async def prepare(self, request: ResponseRequest, project_id: str) -> AsyncGenerator[Event, None]:
-        """Everything that can fail with a status of its own, then the events. Raises NoriaError."""
+    async def begin(self, request: ResponseRequest, project_id: str) -> Running:
+        """Everything up to the model's first word; then the events tell it from the start. Raises NoriaError."""
+        work = await self._work(request, project_id)
+        tool = work.request.file_search
+        work.told += work.draft.start()
+        if tool is not None and self._searches(work):
+            await self._search(work, tool)
+        else:
+            work.answer = await self._ask(work, to_chat_messages(work.items))
+        return Running(work, self._events(work))
+
+    async def _work(self, request: ResponseRequest, project_id: str) -> _Work:
+        request.check()
         request, said = await self._with_prompt(request, project_id)
         resolved = await self._hub.resolve(request.model or "", project_id)
         history, first_id = await self.stored.history(project_id, request.previous_response_id)
         own_items = await self.stored.resolve_references(project_id, as_items(request.input))
-        if request.file_search is not None:
-            await self._knowledge.check(project_id, request.file_search.vector_store_ids, request.file_search.filters)
+        if (tool := request.file_search) is not None:
+            await self._knowledge.check(project_id, tool.vector_store_ids, tool.filters, _ranking(tool))
         draft = Draft(request, resolved.card.id)
         named = sticky_key(request.safety_identifier, request.user, request.metadata)
         sticky = named or first_id or draft.id  # a conversation is known by its first response
-        work = _Work(request, project_id, resolved, own_items, [*said, *history, *own_items], draft, TextDraft(draft), sticky)
-        events = self._run(work)
-        first = await anext(events)  # creates the response; the model is asked only after it
-
-        async def all_events() -> AsyncGenerator[Event, None]:
-            try:
-                yield first
-                async for event in events:
-                    yield event
-            finally:
-                await events.aclose()
-
-        return all_events()
+        items = [*said, *history, *own_items]
+        return _Work(request, project_id, resolved, own_items, items, draft, MessageDraft(draft), sticky)
 
     async def _with_prompt(self, request: ResponseRequest, project_id: str) -> tuple[ResponseRequest, list[Any]]:
         """The request with its prompt's version (and model, if it names none), and the items that the prompt says."""
@@ -95,149 +126,128 @@ class Responder:
             raise InvalidRequest("model is missing.", param="model", code="missing_required_parameter")
         return request, said
 
-    async def _run(self, work: _Work) -> AsyncGenerator[Event, None]:
-        draft = work.draft
-        for event in draft.start():
+    async def _events(self, work: _Work) -> AsyncGenerator[Event, None]:
+        for event in work.told:
             yield event
         try:
-            steps = self._grounded(work) if self._searches(work) else self._generate(work, to_chat_messages(work.items))
-            incomplete: str | None = None
-            async for event in steps:
-                incomplete = event.pop("_incomplete", incomplete)
-                if "type" in event:
+            if isinstance(work.answer, Turn):
+                async for event in self._say(work, work.answer):
                     yield event
-            last = draft.finish(incomplete=incomplete)
+                last = work.draft.finish(incomplete=work.answer.incomplete)
+            else:
+                for event in _write(work.message, work.answer):
+                    yield event
+                last = work.draft.finish()
         except NoriaError as error:
             trace.get_current_span().set_attribute("error.type", error.code or type(error).__name__)
-            last = draft.fail(error)
-        if work.request.keep:
-            await self.stored.save(work.project_id, draft.id, work.request.previous_response_id, work.own_items, last["response"])
+            work.error, last = error, work.draft.fail(error)
+        request = work.request
+        if request.keep and (work.error is None or request.stream):  # else the caller is told of the error and of no response
+            await self.stored.save(work.project_id, work.draft.id, request.previous_response_id, work.own_items, last["response"])
         yield last
-
-    @staticmethod
-    def _searches(work: _Work) -> bool:
-        request, last = work.request, work.items[-1] if work.items else None
-        if request.file_search is None or request.tool_choice == "none":
-            return False
-        if isinstance(request.tool_choice, NamedToolChoice) and request.tool_choice.type == "function":
-            return False
-        return isinstance(last, MessageItem) and last.role == "user"
 
     # --- answering from documents -------------------------------------------------------------------------------------
 
-    async def _grounded(self, work: _Work) -> AsyncIterator[Event]:
-        tool = work.request.file_search
-        assert tool is not None
-        draft, question = work.draft, text_of(work.items[-1].content)
+    @staticmethod
+    def _searches(work: _Work) -> bool:
+        """Only for a question that has words in it."""
+        last = work.items[-1] if work.items else None
+        if work.request.tool_choice == "none" or work.request.chooses("function"):
+            return False
+        return isinstance(last, MessageItem) and last.role == "user" and bool(text_of(last.content).strip())
+
+    async def _search(self, work: _Work, tool: FileSearchTool) -> None:
+        """Searches, tells of it, and decides on the answer."""
+        request, draft = work.request, work.draft
+        asked = to_chat_messages(work.items[-1:])[0]
+        wanted = request.noria.answer if request.noria else "auto"
+        must_ask = request.needs_a_model or isinstance(asked["content"], list)
+        if must_ask and wanted == "extract":
+            raise InvalidRequest(
+                "noria.answer is 'extract', which asks no model; functions, text.format and images need one.",
+                param="noria.answer",
+            )
         item: dict[str, Any] = {
             "type": "file_search_call",
             "id": new_id("fs_"),
             "status": "in_progress",
-            "queries": [question],
+            "queries": [text_of(work.items[-1].content)],
             "results": None,
         }
         index, added = draft.open_item(item)
-        yield added
         where = {"item_id": item["id"], "output_index": index}
-        yield draft.event("response.file_search_call.in_progress", **where)
-        item["status"] = "searching"
-        yield draft.event("response.file_search_call.searching", **where)
-        found = await self._grounding.search(work.project_id, tool, question)
+        work.told += [added, draft.event("response.file_search_call.in_progress", **where)]
+        work.told.append(draft.event("response.file_search_call.searching", **where))
+        found = await self._grounding.search(work.project_id, tool, item["queries"][0])
         item["status"] = "completed"
-        if work.request.includes("file_search_call.results"):
+        if request.includes("file_search_call.results"):
             item["results"] = [as_result(hit) for hit in found.hits]
-        yield draft.event("response.file_search_call.completed", **where)
-        yield draft.close_item(index)
+        work.told += [draft.event("response.file_search_call.completed", **where), draft.close_item(index)]
 
-        options = work.request.noria
-        mode = await self._grounding.mode(found, work.resolved.card, options.answer if options else "auto")
+        card = work.resolved.card
+        mode = "generate" if must_ask else await self._grounding.mode(found, card, wanted)
         draft.body["noria"] = {"answer_mode": mode}
         trace.get_current_span().set_attribute("noria.answer_mode", mode)
-        if mode == "generate":
-            system, user = self._grounding.prompt(found, work.resolved.card)
-            messages = [*_with_rules(to_chat_messages(work.items[:-1]), system), user]
-            async for event in self._generate(work, messages, cite=found):
-                yield event
+        if mode != "generate":
+            work.answer = self._grounding.written(found, mode)
             return
-        written = self._grounding.written(found, mode)
-        for event in work.text.delta(written.text):
-            yield event
-        for annotation in written.annotations:
-            for event in work.text.annotate(annotation):
-                yield event
-        for event in work.text.close():
-            yield event
+        work.found = found
+        system, user = self._grounding.prompt(found, card, has_functions=bool(request.functions))
+        messages = with_rules(to_chat_messages(work.items[:-1]), system)
+        work.answer = await self._ask(work, [*messages, with_images_of(asked, user)])
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
-    async def _generate(self, work: _Work, messages: list[dict[str, Any]], *, cite: Found | None = None) -> AsyncIterator[Event]:
-        request, draft, text = work.request, work.draft, work.text
+    async def _ask(self, work: _Work, messages: list[dict[str, Any]]) -> Turn:
+        """The model, when it has begun to answer; with `truncation: auto` asked again without the oldest messages."""
+        request, card = work.request, work.resolved.card
         if request.instructions:
-            messages = _with_instructions(request.instructions, messages)
+            messages = with_instructions(request.instructions, messages)
         tools = [chat_tool(tool) for tool in request.functions]
-        turn = Turn()
-        async for delta in self._ask(work, turn, messages, tools):
-            for event in text.delta(delta.text, delta.logprobs):
-                yield event
-        draft.add_usage(turn.usage)
-        cut = turn.finish_reason == "length"
-        if not turn.calls:
-            for event in text.open():
-                yield event
-        if cite is not None and text.opened:
-            for annotation in self._grounding.citations(cite, text.text):
-                for event in text.annotate(annotation):
-                    yield event
-        for event in text.close(incomplete=cut):
-            yield event
-        for index in sorted(turn.calls):
-            for event in draft.function_call(turn.calls[index]):
-                yield event
-        if cut:
-            yield {"_incomplete": "max_output_tokens"}
-        elif turn.finish_reason == "content_filter":
-            yield {"_incomplete": "content_filter"}
-
-    async def _ask(
-        self, work: _Work, turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
-    ) -> AsyncIterator[Any]:
-        """The model's deltas; with `truncation: auto` the oldest messages are dropped until the rest fits."""
-        choice = chat_tool_choice(work.request.tool_choice)
+        choice = chat_tool_choice(request.tool_choice)
         if isinstance(choice, str) and not tools:
             choice = None
-        while True:
-            body = chat_body(work.request, messages, tools, choice)
+        room = None if card.context_tokens is None else card.context_tokens - (request.max_output_tokens or 0)
+        tried = ever_shorter(messages, room) if request.truncation == "auto" else iter([messages])
+        refused: ContextTooLong | None = None
+        for fewer in tried:
+            body = chat_body(request, fewer, tools, choice)
             call = Call("chat", body, timeout_s=self._timeout_s, sticky=work.sticky, project_id=work.project_id)
             try:
-                async for delta in turn.run(work.resolved, call):
-                    yield delta
-            except ContextTooLong:
-                shorter = _without_oldest(messages)
-                if work.request.truncation != "auto" or len(shorter) == len(messages):
-                    raise
-                messages = shorter
-            else:
-                return
+                return await Turn.opened(work.resolved, call)
+            except ContextTooLong as error:
+                refused = error
+        assert refused is not None
+        raise refused
+
+    async def _say(self, work: _Work, turn: Turn) -> AsyncGenerator[Event, None]:
+        draft, message = work.draft, work.message
+        try:
+            async for delta in turn.deltas():
+                for event in message.refusal(delta.text) if delta.refusal else message.delta(delta.text, delta.logprobs):
+                    yield event
+        finally:
+            draft.usage = turn.observed.usage
+        if not turn.calls:
+            for event in message.open():
+                yield event
+        if work.found is not None and message.text:
+            for annotation in self._grounding.citations(work.found, message.text):
+                for event in message.annotate(annotation):
+                    yield event
+        for event in message.close(incomplete=turn.incomplete is not None and not turn.calls):
+            yield event
+        for index in sorted(turn.calls):
+            for event in draft.function_call(turn.calls[index], incomplete=turn.is_cut(index)):
+                yield event
 
 
-def _with_instructions(instructions: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The caller's instructions first; templates of small models know one system message only, so they are put together."""
-    if messages and messages[0]["role"] == "system":
-        return [{"role": "system", "content": f"{instructions}\n\n{messages[0]['content']}"}, *messages[1:]]
-    return [{"role": "system", "content": instructions}, *messages]
+def _write(message: MessageDraft, written: Written) -> Iterator[Event]:
+    yield from message.delta(written.text)
+    for annotation in written.annotations:
+        yield from message.annotate(annotation)
+    yield from message.close()
 
 
-def _with_rules(messages: list[dict[str, Any]], rules: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rules of answering from passages, after what a first system message says (again as one)."""
-    if messages and messages[0]["role"] == "system":
-        return [{"role": "system", "content": f"{messages[0]['content']}\n\n{rules['content']}"}, *messages[1:]]
-    return [rules, *messages]
-
-
-def _without_oldest(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without the first message that is not the system's and not the last; with a call go its outputs."""
-    start = 1 if messages and messages[0]["role"] in {"system", "developer"} else 0
-    end = start + 1
-    while end < len(messages) - 1 and messages[end]["role"] == "tool":
-        end += 1
-    return messages if end >= len(messages) else messages[:start] + messages[end:]
+def _ranking(tool: FileSearchTool) -> dict[str, Any] | None:
+    return tool.ranking_options.model_dump(exclude_none=True) if tool.ranking_options else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from noria.models import Call, Resolved, Usage, call_model, chunks
+import orjson
+
+from noria.models import Call, Observed, Reply, Resolved, call_model, chunks
 
 from ._request import ResponseRequest
 
@@ -15,37 +18,77 @@ __all__ = ["Delta", "Turn", "chat_body"]
 
 @dataclass(frozen=True, slots=True)
 class Delta:
+    """A piece of what the model says; `refusal`: of its saying that it will not."""
+
     text: str
     logprobs: tuple[dict[str, Any], ...] = ()
+    refusal: bool = False
 
 
-@dataclass(slots=True)
 class Turn:
-    """Run it with `async for delta in turn.run(…)`; afterwards it holds what the model decided."""
+    """The model's answer under way. Read `deltas` to the end; then it holds what the model decided. Close it in any case."""
 
-    finish_reason: str | None = None
-    calls: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
-    usage: Usage = field(default_factory=Usage)
+    def __init__(self, reply: Reply, observed: Observed) -> None:
+        self.observed, self.model = observed, reply.card.id
+        self.finish_reason: str | None = None
+        self.calls: dict[int, dict[str, str]] = {}
+        self._reply = reply
+        self._chunks = chunks(reply.pieces)
+        self._first: dict[str, Any] | None = None
 
-    async def run(self, resolved: Resolved, call: Call) -> AsyncIterator[Delta]:
-        reply, observed = await call_model(resolved, call)
+    @classmethod
+    async def opened(cls, resolved: Resolved, call: Call) -> Turn:
+        """Asks, and waits until the model has begun: what fails before that is raised here, with a status of its own."""
+        turn = cls(*await call_model(resolved, call))
         try:
-            async for chunk in chunks(reply.pieces):
+            turn._first = await anext(turn._chunks, None)
+        except BaseException:
+            await asyncio.shield(turn.aclose())
+            raise
+        return turn
+
+    async def deltas(self) -> AsyncGenerator[Delta, None]:
+        try:
+            chunk = self._first
+            while chunk is not None:
                 for choice in chunk.get("choices") or ():
                     delta = choice.get("delta") or {}
                     self._gather(delta.get("tool_calls") or ())
                     self.finish_reason = choice.get("finish_reason") or self.finish_reason
-                    if text := delta.get("content") or delta.get("refusal"):
+                    if text := delta.get("content"):
                         yield Delta(text, _logprobs(choice.get("logprobs")))
-            async for _ in reply.pieces:  # the end of the stream, so that usage is complete
+                    if text := delta.get("refusal"):
+                        yield Delta(text, refusal=True)
+                chunk = await anext(self._chunks, None)
+            async for _ in self._reply.pieces:  # the end of the stream, so that usage is complete
                 pass
         finally:
-            await reply.close()
-            self.usage = observed.usage
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._reply.close()
+
+    @property
+    def incomplete(self) -> Literal["max_output_tokens", "content_filter"] | None:
+        """Why the answer is not whole, in the words of responses."""
+        if self.finish_reason == "length":
+            return "max_output_tokens"
+        return "content_filter" if self.finish_reason == "content_filter" else None
+
+    def is_cut(self, index: int) -> bool:
+        """Whether the call is the one that the limit of tokens fell into."""
+        if self.finish_reason != "length" or index != max(self.calls):
+            return False
+        try:
+            orjson.loads(self.calls[index]["arguments"])
+        except orjson.JSONDecodeError:
+            return True
+        return False
 
     def _gather(self, parts: Any) -> None:
         for place, part in enumerate(parts):
-            call = self.calls.setdefault(part.get("index", place), {"id": "", "name": "", "arguments": ""})
+            index = part.get("index")
+            call = self.calls.setdefault(place if index is None else index, {"id": "", "name": "", "arguments": ""})
             function: Mapping[str, Any] = part.get("function") or {}
             call["id"] = part.get("id") or call["id"]
             call["name"] += function.get("name") or ""

@@ -12,12 +12,11 @@ from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from noria.errors import InvalidRequest
-from noria.models import Observed, Usage
-from noria.responses import Event, ResponseRequest
+from noria.responses import Event, ResponseRequest, Running
 from noria.store import Cursor
 from noria.tracing import attach_payload, semconv
 
-from ._deps import Data, Inference, NoriaDep
+from ._deps import Data, Inference, NoriaDep, listing
 from ._routers import new_router
 from ._streams import EventStream, sse, while_connected
 
@@ -25,49 +24,52 @@ __all__ = ["router"]
 
 router = new_router("Responses")
 
+_LAST = {"response.completed", "response.incomplete", "response.failed"}
+
 
 @router.post("/v1/responses", summary="Create a response")
 async def create_response(body: ResponseRequest, request: Request, caller: Inference, noria: NoriaDep) -> Response:
     span = trace.get_current_span()
     attach_payload(span, input=body.model_dump(exclude_unset=True, by_alias=True))
     slot = noria.admission.enter()
+    running: Running | None = None
     try:
-        events = await noria.responder.prepare(body, caller.project_id)
+        async with while_connected(request):
+            running = await noria.responder.begin(body, caller.project_id)
     except BaseException:
         slot.leave()
+        if running is not None:  # the client left just then
+            await running.aclose()
         raise
+    span.set_attribute(semconv.ROLLUP, True)  # its usage repeats what the model's call inside reports
+    request.scope["noria.model"], request.scope["noria.observed"] = running.model, running.observed
 
     async def close() -> None:
         slot.leave()
-        await events.aclose()
+        await running.aclose()
 
     if body.stream:
-
-        async def pieces() -> AsyncIterator[bytes]:
-            async for event in events:
-                if "response" in event and event["type"] not in {"response.created", "response.in_progress"}:
-                    _note(request, span, event["response"])
-                yield sse(orjson.dumps(event), event["type"])
-
-        return EventStream(pieces(), close)
+        return EventStream(_pieces(running, request, span), close)
     last: Event = {}
     try:
         async with while_connected(request):
-            async for event in events:
+            async for event in running.events:
                 last = event
     finally:
         await close()
-    _note(request, span, last["response"])
+    attach_payload(span, output=last["response"])
+    if running.error is not None:
+        raise running.error
     return Response(orjson.dumps(last["response"]), media_type="application/json")
 
 
-def _note(request: Request, span: Span, response: dict[str, Any]) -> None:
-    """The finished response on the request's span, and its model and tokens for the counters."""
-    attach_payload(span, output=response)
-    span.set_attribute(semconv.ROLLUP, True)  # its usage repeats what the model calls inside report
-    usage = response.get("usage") or {}
-    tokens = Usage(input_tokens=usage.get("input_tokens", 0), output_tokens=usage.get("output_tokens", 0))
-    request.scope["noria.model"], request.scope["noria.observed"] = response["model"], Observed(tokens)
+async def _pieces(running: Running, request: Request, span: Span) -> AsyncIterator[bytes]:
+    async for event in running.events:
+        if event["type"] in _LAST:
+            attach_payload(span, output=event["response"])
+            if (error := running.error) is not None:  # the status, sent long ago, says nothing of it
+                request.scope["noria.error"] = error.code or type(error).__name__
+        yield sse(orjson.dumps(event), event["type"])
 
 
 @router.get("/v1/responses/{response_id}", summary="Get a response")
@@ -93,11 +95,4 @@ async def list_input_items(
     after: Annotated[str | None, Query(max_length=256)] = None,
 ) -> dict[str, Any]:
     found = await noria.responder.stored.input_items(caller.project_id, response_id, Cursor(limit, order, after))
-    data = list(found.data)
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": found.has_more,
-    }
+    return listing(found, dict)
