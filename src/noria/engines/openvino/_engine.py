@@ -156,10 +156,7 @@ class Engine:
         self._steps += 1
         self._planned += len(planned)
         logits = self._model.run([_slice(item) for item in planned])
-        if planned[0].guesses:
-            return [self._verify(planned[0], logits)]
-        rows: list[int] = []  # the row of each sampled sequence
-        sampling: list[Sequence] = []
+        rows: dict[int, Array] = {}  # of the sequences that are sampled: a row for the next token and one for each guess
         prompt: dict[int, tuple[TokenLogprobs, ...]] = {}
         starts: dict[int, int] = {}
         row = 0
@@ -168,60 +165,45 @@ class Engine:
             if item.sequence.wants_prompt_logprobs and count:
                 prompt[item.sequence.id] = _prompt_logprobs(item, logits[row : row + count])
                 starts[item.sequence.id] = item.sequence.num_computed + 1
-            row += count
+            row += count + len(item.guesses)
             if item.samples:
-                rows.append(row - 1)
-                sampling.append(item.sequence)
-        chosen = self._sample(logits if len(rows) == len(logits) else logits[rows], sampling) if rows else []
+                rows[item.sequence.id] = logits[row - 1 - len(item.guesses) : row]
         self.scheduler.computed(planned)
-        sampled = {s.id: self._take(s, c) for s, c in zip(sampling, chosen, strict=True)}
         events: list[Event] = []
         for item in planned:
             s = item.sequence
-            if s.id in sampled or s.id in prompt:
-                events.append(Event(s, sampled.get(s.id, ()), starts.get(s.id, 0), prompt.get(s.id, ()), s.finish))
+            sampled = self._sampled(item, rows[s.id]) if s.id in rows else ()
+            if s.id in rows or s.id in prompt:
+                events.append(Event(s, sampled, starts.get(s.id, 0), prompt.get(s.id, ()), s.finish))
         return events
 
-    def _verify(self, item: Scheduled, logits: Array) -> Event:
-        """Keeps guesses as long as each is the token that the model chooses there; the first other one ends them.
+    def _sampled(self, item: Scheduled, rows: Array) -> tuple[Sampled, ...]:
+        """The next token, and those after it for as long as the one chosen is the one guessed.
 
-        Row i of `logits` tells of the token after guess i - 1. The keys and values of wrong guesses are overwritten when
-        their places are computed again.
+        Row i tells of the token after guess i - 1, and is sampled as if nothing had been guessed: a guess changes no token. The
+        keys and values of wrong guesses are overwritten when their places are computed again.
         """
         sequence = item.sequence
-        self.scheduler.computed([item])
-        kept: tuple[Sampled, ...] = ()
+        sampled = self._next(sequence, rows[0])
         right = 0
-        for row, guess in zip(logits, (*item.guesses, None), strict=True):
-            (sampled,) = self._sample(row[None], [sequence])
-            kept += self._take(sequence, sampled)
+        for guess, row in zip(item.guesses, rows[1:], strict=True):
             if sequence.finish is not None or sequence.tokens[-1] != guess:
                 break
             right += 1
             self.scheduler.advance(sequence, 1)
-        if sequence.lookup is not None:
+            sampled += self._next(sequence, row)
+        if item.guesses and sequence.lookup is not None:
             sequence.lookup.learn(len(item.guesses), right)
-        return Event(sequence, kept, finish=sequence.finish)
+        return sampled
 
-    def _sample(self, logits: Array, sequences: list[Sequence]) -> list[Sampled | None]:
-        """A token a row; None for a sequence that none can be drawn for: the others must not end with it."""
+    def _next(self, sequence: Sequence, row: Array) -> tuple[Sampled, ...]:
+        """Samples a row and extends the sequence; whatever fails ends this one alone."""
         try:
-            return [*sample(logits, sequences)]
+            return self._extend(sequence, sample(row, sequence))
         except Exception:
-            if len(sequences) > 1:
-                return [self._sample(logits[i : i + 1], [sequence])[0] for i, sequence in enumerate(sequences)]
-            _log.exception("no token can be drawn for an answer")
-            return [None]
-
-    def _take(self, sequence: Sequence, sampled: Sampled | None) -> tuple[Sampled, ...]:
-        """Extends the sequence; whatever fails ends this one alone."""
-        if sampled is not None:
-            try:
-                return self._extend(sequence, sampled)
-            except Exception:
-                _log.exception("an answer cannot go on")
-        self.scheduler.finish(sequence, "error")
-        return ()
+            _log.exception("an answer cannot go on")
+            self.scheduler.finish(sequence, "error")
+            return ()
 
     def _extend(self, sequence: Sequence, sampled: Sampled) -> tuple[Sampled, ...]:
         """Appends a sampled token, or ends the sequence; gives the tokens that belong to the answer."""

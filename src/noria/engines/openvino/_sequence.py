@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -62,6 +63,11 @@ class Sampling:
     def plainly_greedy(self) -> bool:
         """Whether a token depends on the logits alone, so that guesses can be verified."""
         return self.temperature == 0 and not self.counts_tokens and not self.logit_bias
+
+    @cached_property
+    def bias_arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """`logit_bias` as token ids and float32 biases; no token comes twice."""
+        return np.array([t for t, _ in self.logit_bias], np.int64), np.array([b for _, b in self.logit_bias], np.float32)
 
     @property
     def counts_tokens(self) -> bool:
