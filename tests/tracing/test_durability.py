@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -13,13 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from sqlalchemy import text
 
-from noria.errors import ConfigurationError
-from noria.tracing import RetentionPolicy, TraceFilter, Tracing, semconv
+from noria.errors import ConfigurationError, Unavailable
+from noria.tracing import IngestReply, RetentionPolicy, TraceFilter, Tracing, semconv
 from noria.tracing._schema import VERSION
+from tests.conftest import PG_BIN, Postgres, running_server
 
 Open = Callable[..., Tracing]
+PROTOBUF = "application/x-protobuf"
 
 WRITER = """
 import sys, time
@@ -99,27 +103,96 @@ def fill(tracing: Tracing, count: int) -> float:
     return longest
 
 
-async def test_a_full_disk_costs_spans_and_no_request(open_tracing: Open, small_disk: Path) -> None:
-    tracing = open_tracing(f"sqlite:///{small_disk / 'traces.db'}", commit_spans=100)
-    # A writer that waits out a full disk does so for 0.75 s; on a busy machine a thread may wait for its turn.
+async def test_a_full_disk_costs_no_span_that_fits_the_queue_and_no_request(open_tracing: Open, small_disk: Path) -> None:
+    tracing = open_tracing(f"sqlite:///{small_disk / 'traces.db'}", commit_spans=100, queue_spans=1500)
+    fill(tracing, 1000)
+    assert not tracing.flush(30)
+    assert 0 < tracing.health().written == 1000 - tracing.health().queued
+    assert tracing.health().lost == 0
+    # The writer waits for room; on a busy machine a thread may wait for its turn.
     typical = statistics.median(fill(tracing, 20) for _ in range(100))
     assert typical < 0.1
-    assert tracing.flush(30)
     health = tracing.health()
-    assert health.lost > 0
-    assert health.written > 0
-    assert health.written + health.lost == 2000
+    assert health.queued == 1600  # the queue and the group in hand
+    assert health.written + health.queued + health.lost == 3000
     assert "full" in (health.error or "")
-    assert b'noria_spans_lost_total{reason="storage"}' in tracing.metrics.render()
+    lost = f'noria_spans_lost_total{{reason="storage"}} {health.lost}.0'
+    assert lost.encode() in tracing.metrics.render()
     assert tracing.pressure() == 0.0
     tracing.admit()
+    with pytest.raises(Unavailable) as caught:
+        await tracing.ingest_otlp(otlp(5), PROTOBUF, None)
+    assert caught.value.retry_after_s
     # Still readable, and as soon as there is room it goes on.
     assert (await tracing.store.list(TraceFilter(), limit=10)).traces
     grow(small_disk)
-    fill(tracing, 10)
     assert tracing.flush()
-    assert tracing.health().error is None
-    assert tracing.health().written == health.written + 10
+    assert (tracing.health().error, tracing.health().queued, tracing.health().lost) == (None, 0, health.lost)
+    assert tracing.health().written == 3000 - health.lost
+    tracing.admit()
+
+
+async def test_senders_in_an_outage_are_told_and_may_send_again(open_tracing: Open, small_disk: Path) -> None:
+    tracing = open_tracing(f"sqlite:///{small_disk / 'traces.db'}")
+    bodies = [otlp(100, os.urandom(1500).hex()) for _ in range(8)]
+    replies = await asyncio.gather(*(tracing.ingest_otlp(body, PROTOBUF, None) for body in bodies), return_exceptions=True)
+    refused = [body for body, reply in zip(bodies, replies, strict=True) if isinstance(reply, Unavailable)]
+    assert refused
+    assert all(isinstance(reply, Unavailable | IngestReply) for reply in replies)
+    assert count(tracing) >= 100 * (len(bodies) - len(refused))
+    grow(small_disk)
+    tracing.flush()
+    for body in refused:
+        await tracing.ingest_otlp(body, PROTOBUF, None)
+    assert count(tracing) == 800
+    assert tracing.health().lost == 0
+
+
+def otlp(count: int, text: str = "") -> bytes:
+    """An export request of spans that do not compress."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for i in range(count):
+        span = spans.add(trace_id=os.urandom(16), span_id=os.urandom(8), name="s", start_time_unix_nano=time.time_ns())
+        span.attributes.add(key=semconv.INPUT).value.string_value = f"{i} {text}"
+    return request.SerializeToString()
+
+
+def test_what_a_server_acknowledged_outlives_it(tmp_path: Path) -> None:
+    with running_server(tmp_path / "home", scripted=False) as server:
+        with server.client() as client:
+            client.post("/v1/traces", content=otlp(8000), headers={"content-type": PROTOBUF}).raise_for_status()
+        server.kill()
+        with sqlite3.connect(server.home / "traces.db") as database:
+            assert database.execute("SELECT count(*) FROM trace_spans WHERE name = 's'").fetchone() == (8000,)
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(not (PG_BIN / "initdb").exists(), reason="needs PostgreSQL 15")
+async def test_an_absent_server_costs_no_span(open_tracing: Open) -> None:
+    postgres = Postgres()
+    try:
+        postgres.start()
+        tracing = open_tracing(postgres.url)
+        tracer = tracing.provider.get_tracer("noria.test")
+        body = otlp(10)
+        postgres.stop()
+        for _ in range(50):
+            tracer.start_span("held").end()
+        with pytest.raises(Unavailable):
+            await tracing.ingest_otlp(body, PROTOBUF, None)
+        began = time.monotonic()
+        with pytest.raises(Unavailable):  # the queue of the writer is not in the way of other work
+            await tracing.store.delete_all(["0" * 32])
+        assert not await asyncio.to_thread(tracing.flush, 30)
+        assert time.monotonic() - began < 15
+        postgres.start()
+        assert await asyncio.to_thread(tracing.flush, 15)
+        await tracing.ingest_otlp(body, PROTOBUF, None)
+        assert (tracing.health().written, tracing.health().lost, count(tracing)) == (60, 0, 60)
+        tracing.close()
+    finally:
+        postgres.close()
 
 
 def test_the_writer_outlives_what_it_cannot_handle(open_tracing: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
+import threading
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from sqlalchemy import text
 
 from noria.errors import InvalidRequest, PayloadTooLarge, Unavailable
-from noria.tracing import TraceFilter, Tracing
+from noria.tracing import TraceFilter, Tracing, _batch
 from noria.tracing._otlp import from_json, from_protobuf
+from noria.tracing._records import SpanRecord
 
 Open = Callable[..., Tracing]
 
@@ -73,7 +78,7 @@ async def test_both_encodings_are_stored(tracing: Tracing, kind: str, encoding: 
     message = request(3)
     body = message.SerializeToString() if kind == PROTOBUF else as_json(message)
     packed = {None: lambda b: b, "gzip": gzip.compress, "deflate": zlib.compress}[encoding](body)
-    reply = tracing.ingest_otlp(packed, kind, encoding, "p")
+    reply = await tracing.ingest_otlp(packed, kind, encoding, "p")
     assert (reply.accepted, reply.rejected) == (3, 0)
     assert reply.body == (b"" if kind == PROTOBUF else b"{}")
     tracing.flush()
@@ -94,18 +99,18 @@ async def test_both_encodings_are_stored(tracing: Tracing, kind: str, encoding: 
 async def test_partial_success_names_what_was_refused(tracing: Tracing) -> None:
     message = request(2)
     message.resource_spans[0].scope_spans[0].spans[0].trace_id = b"short"
-    reply = tracing.ingest_otlp(message.SerializeToString(), PROTOBUF, None)
+    reply = await tracing.ingest_otlp(message.SerializeToString(), PROTOBUF, None)
     answer = ExportTraceServiceResponse.FromString(reply.body)
     assert (reply.accepted, answer.partial_success.rejected_spans) == (1, 1)
     assert "trace_id" in answer.partial_success.error_message
-    reply = tracing.ingest_otlp(as_json(message), JSON, None)
+    reply = await tracing.ingest_otlp(as_json(message), JSON, None)
     assert orjson.loads(reply.body)["partialSuccess"]["rejectedSpans"] == "1"
 
 
 async def test_a_batch_sent_twice_counts_once(tracing: Tracing) -> None:
     body = request(5).SerializeToString()
     for _ in range(3):
-        tracing.ingest_otlp(body, PROTOBUF, None)
+        await tracing.ingest_otlp(body, PROTOBUF, None)
         tracing.flush()
     page = await tracing.store.list(TraceFilter())
     assert [trace.span_count for trace in page.traces] == [1] * 5
@@ -129,9 +134,9 @@ async def test_a_batch_sent_twice_counts_once(tracing: Tracing) -> None:
     ],
     ids=["protobuf", "json", "json list", "json number", "json time", "kind", "gzip", "cut", "br", "bomb", "large"],
 )
-def test_garbage_is_refused(tracing: Tracing, body: bytes, kind: str, encoding: str | None, error: type) -> None:
+async def test_garbage_is_refused(tracing: Tracing, body: bytes, kind: str, encoding: str | None, error: type) -> None:
     with pytest.raises(error):
-        tracing.ingest_otlp(body, kind, encoding)
+        await tracing.ingest_otlp(body, kind, encoding)
 
 
 def test_senders_cannot_choose_their_project() -> None:
@@ -173,19 +178,90 @@ def test_any_json_is_spans_or_a_400(value: Any) -> None:
         return
 
 
-def test_a_full_queue_is_a_503_and_nothing_is_lost(open_tracing: Open) -> None:
+async def test_a_full_queue_is_a_503_and_nothing_is_lost(open_tracing: Open) -> None:
     tracing = open_tracing(queue_spans=10, commit_interval_s=60.0, commit_spans=10_000)
-    tracing._otlp._wait_s = 0.05
-    tracing.ingest_otlp(request(12).SerializeToString(), PROTOBUF, None)
+    tracer = tracing.provider.get_tracer("noria.test")
+    for _ in range(12):
+        tracer.start_span("s").end()
     assert tracing.pressure() >= 1.0
     with pytest.raises(Unavailable):
         tracing.admit()
     with pytest.raises(Unavailable) as caught:
-        tracing.ingest_otlp(request(1).SerializeToString(), PROTOBUF, None)
+        await tracing.ingest_otlp(request(1).SerializeToString(), PROTOBUF, None)
     assert caught.value.retry_after_s
     assert tracing.flush()
     tracing.admit()
-    assert (tracing.health().written, tracing.health().lost) == (12, 0)
+    await tracing.ingest_otlp(request(1).SerializeToString(), PROTOBUF, None)
+    assert (tracing.health().written, tracing.health().lost) == (13, 0)
+
+
+def count(tracing: Tracing) -> int:
+    with tracing.store._engine.connect() as connection:
+        return connection.execute(text("SELECT count(*) FROM trace_spans")).scalar_one()
+
+
+def wait_for_spans(tracing: Tracing, count: int) -> None:
+    while tracing.health().queued < count:
+        time.sleep(0.01)
+
+
+def busy(tracing: Tracing) -> threading.Event:
+    """Keeps the writer at something else until the event is set."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(_: object) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    tracing._writer.submit(wait)
+    begun.wait(20)
+    return go_on
+
+
+async def test_what_is_acknowledged_is_stored(tracing: Tracing) -> None:
+    for size in (1, 1200):
+        before = count(tracing)
+        reply = await tracing.ingest_otlp(request(size).SerializeToString(), PROTOBUF, None)
+        assert (reply.accepted, count(tracing) - before) == (size, size)
+
+
+async def test_senders_that_wait_together_share_a_transaction(open_tracing: Open) -> None:
+    tracing = open_tracing(commit_interval_s=60.0)
+    go_on = busy(tracing)
+    sending = [asyncio.create_task(tracing.ingest_otlp(request(2).SerializeToString(), PROTOBUF, None)) for _ in range(20)]
+    await asyncio.to_thread(wait_for_spans, tracing, 40)
+    assert not any(task.done() for task in sending)
+    go_on.set()
+    await asyncio.gather(*sending)
+    assert b"noria_span_commit_seconds_count 1.0" in tracing.metrics.render()
+
+
+async def test_a_span_that_cannot_be_stored_is_refused_by_number(tracing: Tracing, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = _batch._prepare
+
+    def strict(record: SpanRecord, *args: Any, **options: Any) -> Any:
+        if record.start_ns == T0 + 1:
+            raise ValueError("strange")
+        return prepare(record, *args, **options)
+
+    monkeypatch.setattr(_batch, "_prepare", strict)
+    reply = await tracing.ingest_otlp(request(3).SerializeToString(), PROTOBUF, None)
+    assert (reply.accepted, reply.rejected, count(tracing)) == (2, 1, 2)
+    assert ExportTraceServiceResponse.FromString(reply.body).partial_success.rejected_spans == 1
+
+
+async def test_a_store_that_is_too_slow_is_a_503(open_tracing: Open) -> None:
+    tracing = open_tracing()
+    tracing._otlp._wait_s = 0.1
+    body = request(3).SerializeToString()
+    go_on = busy(tracing)
+    with pytest.raises(Unavailable) as caught:
+        await tracing.ingest_otlp(body, PROTOBUF, None)
+    assert caught.value.retry_after_s
+    go_on.set()
+    tracing._otlp._wait_s = 5
+    await tracing.ingest_otlp(body, PROTOBUF, None)  # what was stored all the same is not stored twice
+    assert count(tracing) == 3
 
 
 def test_what_cannot_be_queued_is_counted(open_tracing: Open) -> None:

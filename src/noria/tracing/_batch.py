@@ -41,31 +41,31 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came of a batch: spans stored, already there, and not storable."""
+    """What came of a batch: how many spans were stored, how many were there already, and those that cannot be stored."""
 
     stored: int
     repeated: int
-    malformed: int
+    malformed: list[SpanRecord]
 
 
 def write(engine: Engine, records: Sequence[SpanRecord], *, capture: bool) -> Written:
     """Store these spans durably; a span that is already there is left as it is."""
     packer = Packer()
     ready: dict[tuple[str, str, str], _Ready] = {}
-    malformed = 0
+    malformed: list[SpanRecord] = []
     for record in records:
         try:
             item = _prepare(record, packer, capture=capture)
         except (TypeError, ValueError, AttributeError, KeyError, RecursionError):
             # One span that cannot be read must not cost the batch; it is counted and reported by the caller.
-            malformed += 1
+            malformed.append(record)
             continue
         ready.setdefault((record.project, record.trace_id, record.span_id), item)
     stored = 0
     if ready:
         with engine.begin() as connection:
             stored = _Transaction(connection).run(list(ready.values()))
-    return Written(stored, len(records) - malformed - stored, malformed)
+    return Written(stored, len(records) - len(malformed) - stored, malformed)
 
 
 def _prepare(record: SpanRecord, packer: Packer, *, capture: bool) -> _Ready:

@@ -5,8 +5,10 @@ Knows nothing about web frameworks. Source: https://opentelemetry.io/docs/specs/
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import orjson
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
-from noria.errors import InvalidRequest, PayloadTooLarge
+from noria.errors import InvalidRequest, PayloadTooLarge, Unavailable
 from noria.tracing import _semconv as sc
 from noria.tracing._metrics import Metrics
 from noria.tracing._records import SpanRecord
@@ -39,14 +41,34 @@ class IngestReply:
 
 
 class OtlpReader:
-    """Reads export requests and queues their spans."""
+    """Reads export requests, and answers when their spans are stored."""
 
     def __init__(self, writer: SpanWriter, metrics: Metrics, *, max_bytes: int, wait_s: float) -> None:
         self._writer, self._metrics = writer, metrics
         self._max_bytes, self._wait_s = max_bytes, wait_s
 
-    def ingest(self, body: bytes, content_type: str, content_encoding: str | None, project: str) -> IngestReply:
-        """Queue the spans of one request, all or none of those that are well formed."""
+    async def ingest(self, body: bytes, content_type: str, content_encoding: str | None, project: str) -> IngestReply:
+        """Store the spans of one request, all or none of those that are well formed."""
+        # In a thread only what computes: many requests that wait must not take all threads.
+        kind, accepted, problems, stored = await asyncio.to_thread(self._take, body, content_type, content_encoding, project)
+        if stored is not None:
+            try:
+                async with asyncio.timeout(self._wait_s):
+                    refused = await asyncio.wrap_future(stored)
+            except TimeoutError:
+                raise Unavailable(
+                    f"The spans could not be stored within {self._wait_s:g} s.", code="tracing_overloaded", retry_after_s=2.0
+                ) from None
+            accepted -= refused
+            problems += ["it cannot be stored"] * refused
+        if problems:
+            self._metrics.spans_rejected.inc(len(problems))
+        return _reply(kind, accepted, problems)
+
+    def _take(
+        self, body: bytes, content_type: str, content_encoding: str | None, project: str
+    ) -> tuple[str, int, list[str], Future[int] | None]:
+        """Read and queue: the encoding, how many spans are well formed, what is wrong with the others, and what to wait for."""
         kind = content_type.partition(";")[0].strip().lower()
         if kind not in (PROTOBUF, JSON):
             raise InvalidRequest(
@@ -55,11 +77,7 @@ class OtlpReader:
             )  # fmt: skip
         data = _decompressed(body, content_encoding, self._max_bytes)
         records, problems = from_protobuf(data, project) if kind == PROTOBUF else from_json(data, project)
-        if records:
-            self._writer.put_all(records, len(data), wait_s=self._wait_s)
-        if problems:
-            self._metrics.spans_rejected.inc(len(problems))
-        return _reply(kind, len(records), problems)
+        return kind, len(records), problems, self._writer.put_all(records, len(data)) if records else None
 
 
 def from_protobuf(data: bytes, project: str) -> tuple[list[SpanRecord], list[str]]:

@@ -39,9 +39,9 @@ class TracingOptions:
     service: str = "noria"
     writer: WriterOptions = field(default_factory=WriterOptions)
     readers: int = 4
-    # What an OTLP request may unpack to, and how long its thread waits for room in the queue.
+    # What an OTLP request may unpack to, and how long it waits for its spans to be stored: exporters give up after 10 s.
     otlp_max_bytes: int = 32 * 2**20
-    otlp_wait_s: float = 5.0
+    otlp_wait_s: float = 8.0
 
 
 class _ToWriter(SpanProcessor):
@@ -102,14 +102,14 @@ class Tracing:
         if self._writer.pressure() >= 1.0:
             raise Unavailable("Noria cannot record more requests at the moment.", code="tracing_overloaded", retry_after_s=1.0)
 
-    def ingest_otlp(
+    async def ingest_otlp(
         self, body: bytes, content_type: str, content_encoding: str | None, project: str = DEFAULT_PROJECT
     ) -> IngestReply:
-        """Take an OTLP/HTTP export request; blocks, so call it in a thread.
+        """Take an OTLP/HTTP export request; returns when its spans are stored.
 
         Raises InvalidRequest (400) on garbage, PayloadTooLarge (413), Unavailable (503, the exporter tries again).
         """
-        return self._otlp.ingest(body, content_type, content_encoding, project)
+        return await self._otlp.ingest(body, content_type, content_encoding, project)
 
     def health(self) -> TracingHealth:
         """Depth, lag, written, lost, and why nothing can be written if so."""
