@@ -8,6 +8,7 @@ from pathlib import Path
 
 import noria.console
 from noria.console.texts import LANGUAGES, PAGES, WORDS, Texts, choose_language
+from noria.settings import Settings
 
 SOURCES = [
     path.read_text(encoding="utf-8") for path in Path(noria.console.__file__).parent.rglob("*.py") if path.parent.name != "texts"
@@ -21,7 +22,8 @@ def placeholders(text: str) -> set[str]:
 def test_both_languages_have_the_same_placeholders() -> None:
     for key, (english, chinese) in WORDS.items():
         assert english and chinese, key
-        assert placeholders(english) == placeholders(chinese), key
+        if not key.startswith("setting."):  # the settings' own descriptions: shown as they are, braces too
+            assert placeholders(english) == placeholders(chinese), key
 
 
 def test_no_key_is_written_twice() -> None:
@@ -39,6 +41,12 @@ def test_every_key_is_used() -> None:
     groups = set(re.findall(r"""t\.of\(\s*"([a-z_]+)\"""", everything)) | set(re.findall(r"""\bf"([a-z_.]+)\.\{""", everything))
     unused = [key for key in WORDS if f'"{key}"' not in everything and not any(key.startswith(f"{group}.") for group in groups)]
     assert unused == []
+
+
+def test_every_settings_description_is_in_both_languages() -> None:
+    described = {name: field.description for name, field in Settings.model_fields.items() if field.description}
+    assert {name: WORDS[f"setting.{name}"][0] for name in described} == described
+    assert [name for name in described if not re.search("[一-龥]", WORDS[f"setting.{name}"][1])] == []
 
 
 def test_a_word_of_a_group_not_known_is_shown_as_it_came() -> None:

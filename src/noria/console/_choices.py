@@ -21,7 +21,9 @@ def choices_panel(session: Session, choices: Choices, models: list[dict[str, Any
     known = {store["id"]: store["name"] or store["id"] for store in stores}
     choices.stores = [store for store in choices.stores if store in known]
     if known:
-        made = ui.select(known, multiple=True, label=t("playground.stores"), value=choices.stores, clearable=True)
+        made = ui.select(
+            known, multiple=True, label=t("playground.stores"), value=choices.stores, clearable=True, with_input=True
+        )
         made.props("outlined dense options-dense use-chips").bind_value_to(choices, "stores", forward=lambda v: list(v or ()))
     else:
         with box("note"):

@@ -11,6 +11,7 @@ from nicegui import ui
 
 from noria.console import _format
 from noria.console._model_card import progress_words
+from noria.console._offers import Offer, offer
 from noria.console._session import Session
 from noria.console._trace_list import trace_rows
 from noria.console._widgets import box, copyable, empty, fact, page_head, panel, state, table, text
@@ -35,7 +36,7 @@ async def home_page(session: Session) -> None:
         status, models, stores, jobs, days, recent = await asyncio.gather(
             api.get("/v1/noria/status"),
             api.get("/v1/noria/models"),
-            api.get("/v1/vector_stores", {"limit": 100}),
+            offer(api, "/v1/vector_stores", pages=1),
             api.get("/v1/noria/jobs", {"status": "running"}),
             api.get("/v1/noria/traces/stats", {"group_by": "day", "from": now - _DAYS * 86400}),
             api.get("/v1/noria/traces", {"limit": 12}),
@@ -53,7 +54,7 @@ async def home_page(session: Session) -> None:
                     _recent(session, recent["data"])
                     _jobs(session, jobs["data"])
                 with box("pane side"):
-                    _instance(session, status, models["data"], stores["data"])
+                    _instance(session, status, models["data"], stores)
                     _connect(session, status)
 
     async def refresh() -> None:
@@ -138,7 +139,7 @@ def _jobs(session: Session, jobs: list[dict[str, Any]]) -> None:
                 text(progress_words(session, job), "num", tag="td")
 
 
-def _instance(session: Session, status: dict[str, Any], models: list[dict[str, Any]], stores: list[dict[str, Any]]) -> None:
+def _instance(session: Session, status: dict[str, Any], models: list[dict[str, Any]], stores: Offer) -> None:
     t = session.t
     usable = [model for model in models if model["state"] in {"ready", "loaded"}]
     engines = {engine["name"]: engine["state"] for engine in status["engines"]}
@@ -151,8 +152,8 @@ def _instance(session: Session, status: dict[str, Any], models: list[dict[str, A
                     state(_ENGINES.get(kind, "busy"), t.of("engine", kind))
                 else:
                     state(_STATES.get(model["state"], "off"), t.of("state", model["state"]))
-        files = sum(store["file_counts"]["total"] for store in stores)
-        fact(t("home.stores"), t("home.stores_value", stores=len(stores), files=files))
+        files = f"{sum(store['file_counts']['total'] for store in stores.rows)}{'+' if stores.more else ''}"
+        fact(t("home.stores"), t("home.stores_value", stores=stores.count, files=files))
         fact(t("home.version"), status["version"])
         fact(t("home.uptime"), _format.seconds(status["uptime_s"]))
         fact(t("home.database"), status["database"])

@@ -9,8 +9,10 @@ from nicegui import app, ui
 from noria.console._answer import AnswerView
 from noria.console._choices import choices_panel
 from noria.console._conversation import Conversation, Turn
+from noria.console._offers import offer
 from noria.console._session import Session
 from noria.console._widgets import box, button, empty, page_head, text
+from noria.errors import NotFound
 
 __all__ = ["playground_page"]
 
@@ -22,9 +24,10 @@ async def playground_page(session: Session, query: dict[str, str]) -> None:
     t = session.t
     await ui.context.client.connected()
     conversation = _conversation()
-    models, stores = await asyncio.gather(
-        session.api.get("/v1/noria/models"), session.api.get("/v1/vector_stores", {"limit": 100})
-    )
+    wanted = [query["store"]] if query.get("store") else conversation.choices.stores
+    models, stores = await asyncio.gather(session.api.get("/v1/noria/models"), offer(session.api, "/v1/vector_stores", wanted))
+    if stores.missing:
+        session.notice(NotFound(t("playground.store_gone", id=", ".join(stores.missing))))
     usable = [card for card in models["data"] if card["task"] == "chat" and card["state"] in {"ready", "loaded"}]
     with page_head(t("playground.title")):
         options = button(t("playground.options"), icon="tune", kind="quiet")
@@ -40,7 +43,7 @@ async def playground_page(session: Session, query: dict[str, str]) -> None:
             clear.on_click(page.clear)
         with box("choices") as side:
             options.on_click(lambda: side.classes(toggle="open"))
-            choices_panel(session, conversation.choices, usable, stores["data"])
+            choices_panel(session, conversation.choices, usable, stores.rows)
 
 
 def _conversation() -> Conversation:

@@ -149,7 +149,8 @@ def _settings_panel(session: Session, settings: list[dict[str, Any]]) -> None:
             with body, box(tag="tr"):
                 with box(tag="td"):
                     text(row["name"], "mono", tag="div")
-                    text(row["description"], "muted small", tag="div")
+                    told = t.of("setting", row["name"])  # a setting not known here comes back as its name
+                    text(row["description"] if told == row["name"] else told, "muted small", tag="div")
                 value = row["value"] if isinstance(row["value"], str) else json.dumps(row["value"], ensure_ascii=False)
                 text("–" if row["value"] is None else value, "mono", tag="td")
                 text(t("settings.default") if row["origin"] == "default" else row["origin"], "wide muted", tag="td")

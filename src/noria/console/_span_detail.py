@@ -6,7 +6,8 @@ All of it came from outside; only Markdown that has passed `markdown_html` is mo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from nicegui import ui
@@ -14,10 +15,11 @@ from nicegui import ui
 from noria.console import _format
 from noria.console._markdown import markdown_html, squeezed
 from noria.console._session import Session
-from noria.console._widgets import box, copyable, state, table, text
+from noria.console._widgets import box, button, copyable, state, table, text
 
 __all__ = ["span_detail"]
 
+_PART = 30  # messages, calls or events drawn at once
 _LONG = 20_000  # characters shown of one value; the raw JSON has it all
 _SHOWN_APART = ("gen_ai.input.messages", "gen_ai.output.messages")
 
@@ -64,19 +66,43 @@ def _figures(session: Session, span: dict[str, Any]) -> None:
 
 def _content(session: Session, value: Any) -> None:
     if isinstance(value, list) and value and all(isinstance(item, dict) and ("role" in item or "type" in item) for item in value):
-        for item in value:
-            if "role" in item or item["type"] == "message":
-                _message(session, item)
-            else:  # a call or its result, folded away: results are long
-                with ui.element("details").classes("item"):
-                    text(item["type"], tag="summary")
-                    _block(session, item)
+        _in_parts(session, value, partial(_item, session))
         return
     if isinstance(value, dict) and isinstance(value.get("passages"), list):
         _passages(session, value["passages"])
         value = {name: rest for name, rest in value.items() if name != "passages"}
     if value not in ({}, []):
         _block(session, value)
+
+
+def _in_parts(session: Session, items: list[Any], draw: Callable[[Any], None]) -> None:
+    """The first and the last of many; those between are drawn on demand, a part at a time, for drawing holds every page up."""
+    between = items[_PART:-_PART]
+    for item in items[:_PART]:
+        draw(item)
+    if between:
+        place = box("parts")
+
+        def more() -> None:
+            with place:
+                for item in between[:_PART]:
+                    draw(item)
+            del between[:_PART]
+            ask.set_text(session.t("trace.between", count=len(between)))
+            ask.set_visibility(bool(between))
+
+        ask = button(session.t("trace.between", count=len(between)), more, icon="unfold_more", kind="quiet")
+    for item in items[max(len(items) - _PART, _PART) :]:
+        draw(item)
+
+
+def _item(session: Session, item: Mapping[str, Any]) -> None:
+    if "role" in item or item["type"] == "message":
+        _message(session, item)
+        return
+    with ui.element("details").classes("item"):  # a call or its result, folded away: results are long
+        text(item["type"], tag="summary")
+        _block(session, item)
 
 
 def _passages(session: Session, passages: list[Any]) -> None:
@@ -129,11 +155,14 @@ def _events(session: Session, events: list[dict[str, Any]]) -> None:
     if not events:
         return
     text(session.t("trace.events"), "section-name", tag="h3")
-    for event in events:
-        with box("message"):
-            text(event.get("name", ""), "role")
-            for name, value in (event.get("attributes") or {}).items():
-                text(f"{name}: {_short(value)}", "said mono", tag="div")
+    _in_parts(session, events, _event)
+
+
+def _event(event: Mapping[str, Any]) -> None:
+    with box("message"):
+        text(event.get("name", ""), "role")
+        for name, value in (event.get("attributes") or {}).items():
+            text(f"{name}: {_short(value)}", "said mono", tag="div")
 
 
 def _pairs(title: str, values: Mapping[str, Any]) -> None:

@@ -12,10 +12,10 @@ from noria.console import _format
 from noria.console._session import Session
 from noria.console._widgets import box, state, table, text
 
-__all__ = ["fill_traces", "trace_rows", "trace_table"]
+__all__ = ["trace_rows"]
 
 
-def trace_table(session: Session) -> Element:
+def _table(session: Session) -> Element:
     t = session.t
     return table(
         [
@@ -33,12 +33,8 @@ def trace_table(session: Session) -> Element:
 
 
 def trace_rows(session: Session, traces: Sequence[dict[str, Any]]) -> None:
-    fill_traces(session, trace_table(session), traces)
-
-
-def fill_traces(session: Session, body: Element, traces: Sequence[dict[str, Any]]) -> None:
-    """Adds a row for each trace. What stands in it came from outside and is only ever text."""
-    t = session.t
+    """A table with a row for each trace. What stands in it came from outside and is only ever text."""
+    t, body = session.t, _table(session)
     for trace in traces:
         with body, box(tag="tr"):
             text(session.time(trace["start_ns"] / 1e9), "when", tag="td")

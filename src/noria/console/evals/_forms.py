@@ -9,6 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
+from noria.console._offers import offer
 from noria.console._session import Session
 from noria.console._widgets import box, button, dialog, text
 
@@ -93,17 +94,17 @@ async def start_run(session: Session, eval_id: str, done: Callable[[], Awaitable
     with session.reporting():
         models, datasets, prompts = await asyncio.gather(
             _chat_models(session),
-            api.get("/v1/noria/datasets", {"limit": 100}),
-            api.get("/v1/noria/prompts", {"limit": 100}),
+            offer(api, "/v1/noria/datasets"),
+            offer(api, "/v1/noria/prompts"),
         )
-        names = {row["id"]: row["name"] for row in datasets["data"]}
+        names = {row["id"]: row["name"] for row in datasets.rows}
         with dialog(t("evals.start")) as made:
             if not names:
                 text(t("evals.no_datasets"), "muted", tag="p")
                 ui.link(t("nav.datasets"), "/datasets")
                 return
             model = ui.select(models, label=t("evals.model"), value=next(iter(models), None))
-            dataset = ui.select(names, label=t("evals.dataset"), value=next(iter(names)))
+            dataset = ui.select(names, label=t("evals.dataset"), value=next(iter(names)), with_input=True)
             with box("pair"):
                 splits = {"": t("any"), **{split: t.of("split", split) for split in _SPLITS}}
                 split = ui.select(splits, label=t("evals.split"), value="test")
@@ -111,8 +112,8 @@ async def start_run(session: Session, eval_id: str, done: Callable[[], Awaitable
             with box("pair"):
                 temperature = ui.number(t("evals.temperature"), value=0, min=0, max=2, step=0.1)
                 tokens = ui.number(t("evals.max_tokens"), value=256, min=1, precision=0)
-            chosen = {"": t("evals.no_prompt"), **{row["id"]: row["name"] for row in prompts["data"]}}
-            prompt = ui.select(chosen, label=t("evals.prompt"), value="")
+            chosen = {"": t("evals.no_prompt"), **{row["id"]: row["name"] for row in prompts.rows}}
+            prompt = ui.select(chosen, label=t("evals.prompt"), value="", with_input=True)
             for field in (model, dataset, split, temperature, tokens, prompt):
                 field.props("outlined dense options-dense")
 

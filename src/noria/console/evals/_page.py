@@ -14,7 +14,6 @@ from noria.console._pages import Pages
 from noria.console._session import Session
 from noria.console._widgets import box, button, confirm, copyable, empty, page_head, panel, state, table, text
 from noria.console.evals._forms import start_run
-from noria.errors import NoriaError
 
 __all__ = ["RUN_STATES", "eval_page", "source_words"]
 
@@ -35,7 +34,7 @@ async def eval_page(session: Session, eval: str) -> None:
     with panel(t("evals.criteria")):
         copyable(session, json.dumps(found["testing_criteria"], ensure_ascii=False, indent=1))
     await runs.load()
-    ui.timer(_WATCH_S, runs.watch, immediate=False)
+    runs.pages.keep_fresh(_WATCH_S, runs.going)
 
 
 class _Runs:
@@ -56,12 +55,8 @@ class _Runs:
         await self.pages.load()
         self.compare.set_enabled(len(self._chosen) == 2)
 
-    async def watch(self) -> None:
-        if any(run["status"] in {"queued", "in_progress"} for run in self.pages.shown or ()):
-            try:
-                await self.pages.load()
-            except NoriaError:
-                return  # the banner tells
+    def going(self) -> bool:
+        return any(run["status"] in {"queued", "in_progress"} for run in self.pages.shown or ())
 
     def draw(self, runs: list[dict[str, Any]]) -> None:
         t = self._session.t

@@ -15,6 +15,7 @@ from noria.console.texts import (
     _models,
     _playground,
     _prompts,
+    _setting_names,
     _settings,
     _traces,
     _tuning,
@@ -40,6 +41,7 @@ PAGES = (
     _lineage,
     _models,
     _settings,
+    _setting_names,
 )
 WORDS: dict[str, tuple[str, str]] = {key: words for page in PAGES for key, words in page.TEXTS.items()}
 

@@ -22,6 +22,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "playground.beside": ("Beside it", "对比模型"),
     "playground.one_model": ("No second model", "不对比"),
     "playground.stores": ("Answer from", "依据文档回答"),
+    "playground.store_gone": ("This store is gone: {id}", "此知识库已不存在：{id}"),
     "playground.no_stores": ("No documents yet.", "还没有文档。"),
     "playground.system": ("System prompt", "系统提示词"),
     "playground.temperature": ("Temperature", "温度"),

@@ -8,10 +8,10 @@ from typing import Any
 from nicegui import ui
 
 from noria.console import _format
+from noria.console._offers import chosen, offer
 from noria.console._pages import Pages
 from noria.console._session import Session
 from noria.console._widgets import box, button, dialog, empty, page_head, state, table, text
-from noria.errors import NoriaError
 
 __all__ = ["STATES", "tuning_page"]
 
@@ -34,15 +34,7 @@ async def tuning_page(session: Session, query: dict[str, str]) -> None:
     with box("panel"):
         pages = Pages(session, fetch, lambda rows: _draw(session, rows))
     await pages.load()
-
-    async def watch() -> None:
-        if any(STATES.get(row["status"]) == "busy" for row in pages.shown or ()):
-            try:
-                await pages.load()
-            except NoriaError:
-                return  # the banner tells
-
-    ui.timer(_WATCH_S, watch, immediate=False)
+    pages.keep_fresh(_WATCH_S, lambda: any(STATES.get(row["status"]) == "busy" for row in pages.shown or ()))
     if query.get("dataset"):
         await _create(session, query["dataset"])
 
@@ -72,12 +64,12 @@ async def _create(session: Session, wanted: str | None) -> None:
     with session.reporting():
         models, datasets, files = await asyncio.gather(
             api.get("/v1/noria/models"),
-            api.get("/v1/noria/datasets", {"limit": 100}),
-            api.get("/v1/files", {"purpose": "fine-tune", "limit": 100}),
+            offer(api, "/v1/noria/datasets", [wanted]),
+            offer(api, "/v1/files", params={"purpose": "fine-tune"}),
         )
         cards = [card["id"] for card in models["data"] if card["engine"] == "openvino"]
-        sets = {row["id"]: row["name"] for row in datasets["data"] if row["head"]}
-        known = {row["id"]: row["filename"] for row in files["data"]}
+        sets = {row["id"]: row["name"] for row in datasets.rows if row["head"]}
+        known = {row["id"]: row["filename"] for row in files.rows}
         with dialog(t("tuning.create"), wide=True) as made:
             form = _Form(session, cards, sets, known, wanted)
 
@@ -106,11 +98,12 @@ class _Form:
             self._method = ui.select(methods, label=t("tuning.method"), value="supervised")
         sources = {kind: t(f"tuning.source.{kind}") for kind in ("dataset", "file")}
         self._source = ui.select(sources, label=t("tuning.source"), value="dataset" if sets or not files else "file")
-        chosen = wanted if wanted in sets else next(iter(sets), None)
-        self._dataset = ui.select(sets, label=t("tuning.dataset") if sets else t("tuning.no_datasets"), value=chosen)
+        label = t("tuning.dataset") if sets else t("tuning.no_datasets")
+        self._dataset = ui.select(sets, label=label, value=chosen(sets, wanted), with_input=True)
         note = text(t("tuning.splits_hint"), "muted small", tag="p")
-        self._file = ui.select(files, label=t("tuning.file"), value=next(iter(files), None))
-        self._validation = ui.select({"": t("tuning.no_file"), **files}, label=t("tuning.validation_file"), value="")
+        self._file = ui.select(files, label=t("tuning.file"), value=next(iter(files), None), with_input=True)
+        held_out = {"": t("tuning.no_file"), **files}
+        self._validation = ui.select(held_out, label=t("tuning.validation_file"), value="", with_input=True)
         for field, kind in ((self._dataset, "dataset"), (note, "dataset"), (self._file, "file"), (self._validation, "file")):
             field.bind_visibility_from(self._source, "value", value=kind)
         self._suffix = ui.input(t("tuning.suffix")).props("outlined dense maxlength=64")
