@@ -191,6 +191,9 @@ REFUSED = [
     ({"max_tokens": 2000}, "max_tokens", "context_length_exceeded"),
     ({"messages": [{"role": "user", "content": "x" * 1100}]}, "messages", "context_length_exceeded"),
     ({"logit_bias": {"999": 1}}, "logit_bias", None),
+    ({"logit_bias": {"01": 1}}, "logit_bias", "invalid_value"),
+    ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "invalid_value"),
+    ({"logit_bias": {str(token): 1 for token in range(1025)}}, "logit_bias", "invalid_value"),
     ({"repetition_penalty": 1e-40}, "repetition_penalty", "invalid_value"),
     ({"top_logprobs": 2}, "top_logprobs", None),
     ({"stop": ["a"] * 5}, "stop", None),
@@ -200,7 +203,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("given", "param", "code"), REFUSED)
+@pytest.mark.parametrize(("given", "param", "code"), REFUSED, ids=lambda value: str(value)[:40])
 def test_what_is_not_honoured_is_a_400(http: httpx.Client, given: dict[str, Any], param: str | None, code: str | None) -> None:
     fields = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], **given}
     answer = http.post("/v1/chat/completions", json=fields)

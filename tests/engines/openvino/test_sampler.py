@@ -99,7 +99,7 @@ def test_top_logprobs_are_the_likeliest_in_order() -> None:
 
 def test_a_draw_at_the_very_end_falls_on_a_token_that_has_weight() -> None:
     cumulative = np.cumsum(np.array([0.1, 0.2, 0.3, 0.0], np.float64))
-    assert _sampler._at(cumulative, 1.0) == 2
+    assert _sampler._at(cumulative, 1.0) == 2  # pyright: ignore[reportPrivateUsage]
 
 
 @given(st.integers(1, 700), st.sampled_from([64, 600, 5000]), st.integers(0, 99), st.booleans())

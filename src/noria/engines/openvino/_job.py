@@ -5,6 +5,7 @@ Knows the model's tokenizer, template and limits; knows nothing about HTTP or ab
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Sequence as Seq
@@ -22,6 +23,7 @@ from noria.errors import ContextTooLong, InvalidRequest, UnsupportedField
 
 __all__ = ["Job", "JobMaker", "tools_of"]
 
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 MAX_SEQUENCES = 128
 """Answers of one request: prompts × n."""
 
@@ -216,7 +218,7 @@ class JobMaker:
     def _biases(self, request: Decoding) -> tuple[tuple[int, float], ...]:
         biases: list[tuple[int, float]] = []
         for key, bias in (request.logit_bias or {}).items():
-            if not key.isdecimal() or int(key) >= self.vocab_size:
+            if not _TOKEN_ID.fullmatch(key) or int(key) >= self.vocab_size:
                 raise InvalidRequest(
                     f"logit_bias: {key!r} is not a token id of this model.", param="logit_bias", code="invalid_value"
                 )
