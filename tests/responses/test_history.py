@@ -53,9 +53,10 @@ def test_input_items_page_by_cursor(server: NoriaServer) -> None:
         server.openai().responses.input_items.list(made.id, after="msg_none")
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = await Database.open(f"sqlite:///{tmp_path / 'noria.db'}")
+@pytest.fixture(params=["sqlite", "postgres"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    on_disk = f"sqlite:///{tmp_path / 'noria.db'}"
+    opened = await Database.open(on_disk if request.param == "sqlite" else request.getfixturevalue("postgres_database"))
     yield opened
     await opened.aclose()
 
