@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from noria.errors import ConfigurationError, Unavailable
 from noria.tracing import IngestReply, RetentionPolicy, TraceFilter, Tracing, semconv
+from noria.tracing._deletion import used_bytes
 from noria.tracing._schema import VERSION
 from tests.conftest import PG_BIN, Postgres, running_server
 
@@ -167,6 +168,7 @@ def test_what_a_server_acknowledged_outlives_it(tmp_path: Path) -> None:
             assert database.execute("SELECT count(*) FROM trace_spans WHERE name = 's'").fetchone() == (8000,)
 
 
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
 @pytest.mark.postgres
 @pytest.mark.skipif(not (PG_BIN / "initdb").exists(), reason="needs PostgreSQL 15")
 async def test_an_absent_server_costs_no_span(open_tracing: Open) -> None:
@@ -280,3 +282,43 @@ def test_a_store_keeps_to_its_size_and_gives_back_room(open_tracing: Open, tmp_p
     assert 0 < count(tracing) < 1200
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+@pytest.mark.postgres
+def test_a_limit_by_size_leaves_what_fits_in_postgresql(open_tracing: Open, postgres_database: str) -> None:
+    tracing = open_tracing(postgres_database)
+    for _ in range(3):
+        fill(tracing, 400)
+        assert tracing.flush(30)
+    with tracing.store._engine.connect() as connection:
+        full = used_bytes(connection)
+    tracing.close()
+    keeping = open_tracing(postgres_database, retention=RetentionPolicy(max_bytes=full // 2), retention_interval_s=0.1)
+    wait_until(lambda: count(keeping) < 800)
+    time.sleep(2)  # twenty more passes
+    left = count(keeping)
+    assert 400 <= left <= 700
+    assert keeping.metrics.render().count(f'noria_traces_deleted_total{{reason="retention"}} {1200 - left}.0'.encode()) == 1
+    with keeping.store._engine.connect() as connection:
+        assert 0.7 * full / 2 < used_bytes(connection) <= full / 2
+        newest = "SELECT count(*) FROM (SELECT id FROM traces ORDER BY start_ns DESC LIMIT 1) AS last WHERE id = 1200"
+        assert connection.execute(text(newest)).scalar_one() == 1
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+@pytest.mark.postgres
+def test_the_size_in_postgresql_is_estimated_from_some_pages(
+    open_tracing: Open, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracing = open_tracing(postgres_database)
+    tracer = tracing.provider.get_tracer("noria.test")
+    for i in range(3000):
+        tracer.start_span("s", attributes={semconv.INPUT: f"{i} " + os.urandom(300).hex()}).end()
+    assert tracing.flush(60)
+    with tracing.store._engine.connect() as connection:
+        exact = used_bytes(connection)
+        monkeypatch.setattr("noria.tracing._deletion._SAMPLE_BYTES", 500_000)
+        assert used_bytes(connection) == pytest.approx(exact, rel=0.3)
+        files = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+        assert 0 < exact < files

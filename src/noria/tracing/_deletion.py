@@ -5,6 +5,7 @@ Also retention: what is too old, or too much, goes in small batches, oldest firs
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ _CHUNK = 400
 STEP_TRACES = 100
 _FREE_PAGES = 2000  # given back to the file system in one step
 _MERGE_PAGES = 500
+_PASS_TRACES = 2000  # deleted on PostgreSQL before its size is estimated again
+_SAMPLE_BYTES = 16 * 2**20  # of each table's pages, read for an estimate
+_ROW_BYTES = 28  # a row's header and its place in the page
+_POSTGRES_COLUMNS = {table.name: list(table.columns.keys()) for table in (traces, spans, bodies, labels)} | {
+    "trace_search": ["id", "words"]
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ class Retention:
 
     def __init__(self, policy: RetentionPolicy) -> None:
         self._policy = policy
+        self._surplus = 0  # traces that may still go before the size is measured again
         self._unmerged = 0  # traces deleted whose words still take room in the text index
         self._merging = False
         self.deleted = 0
@@ -109,7 +117,7 @@ class Retention:
             # SQLite's text index notes deletions and frees their room when it next merges. Without merging now,
             # a limit by size would see no effect and delete on and on.
             merge = self._unmerged > max(STEP_TRACES, left // 10) or (self._unmerged > 0 and left == 0)
-            ids = [] if merge else self._surplus(connection)
+            ids = [] if merge else self._wanted(connection)
         if merge:
             self._unmerged, self._merging = 0, _merge_words(engine, -_MERGE_PAGES)
             return True
@@ -122,15 +130,27 @@ class Retention:
         give_back_pages(engine)
         return True
 
-    def _surplus(self, connection: Connection) -> list[int]:
+    def _wanted(self, connection: Connection) -> list[int]:
+        """The traces to delete next."""
         oldest_first = select(traces.c.id).order_by(traces.c.start_ns).limit(STEP_TRACES)
         ids: list[int] = []
         if self._policy.max_age_s is not None:
             oldest_ns = time.time_ns() - int(self._policy.max_age_s * 1e9)
             ids = list(connection.execute(oldest_first.where(traces.c.start_ns < oldest_ns)).scalars())
-        if not ids and self._policy.max_bytes is not None and used_bytes(connection) > self._policy.max_bytes:
-            ids = list(connection.execute(oldest_first).scalars())
+        if not ids and self._policy.max_bytes is not None:
+            self._surplus = self._surplus or surplus(connection, self._policy.max_bytes)
+            ids = list(connection.execute(oldest_first.limit(min(STEP_TRACES, self._surplus))).scalars())
+            self._surplus -= len(ids)
         return ids
+
+
+def surplus(connection: Connection, max_bytes: int) -> int:
+    """How many traces of average size hold what is beyond this, at most as many as should go before measuring again."""
+    used = used_bytes(connection, max_bytes)
+    if used <= max_bytes:
+        return 0
+    count = connection.execute(select(func.count()).select_from(traces)).scalar_one()
+    return min(math.ceil(count * (1 - max_bytes / used)), STEP_TRACES if connection.dialect.name == "sqlite" else _PASS_TRACES)
 
 
 def _merge_words(engine: Engine, pages: int) -> bool:
@@ -142,16 +162,34 @@ def _merge_words(engine: Engine, pages: int) -> bool:
         return connection.exec_driver_sql("SELECT total_changes()").scalar_one() - before >= 2
 
 
-def used_bytes(connection: Connection) -> int:
-    """The size of what the database holds. On PostgreSQL dead rows count until its own vacuum has been there."""
+def used_bytes(connection: Connection, enough: int = 0) -> int:
+    """The size of what the database holds; where that is laborious, any number up to `enough` means that it is no more."""
     if connection.dialect.name == "postgresql":
-        tables = ("traces", "trace_spans", "trace_bodies", "trace_labels", "trace_search")
-        total = " + ".join(f"pg_total_relation_size('{table}')" for table in tables)
-        return int(connection.execute(text(f"SELECT {total}")).scalar_one())
+        return _postgres_bytes(connection, enough)
     pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
     size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
     return (pages - free) * size
+
+
+def _postgres_bytes(connection: Connection, enough: int) -> int:
+    """PostgreSQL's tables keep their size when rows are deleted, also after its vacuum: so rows are weighed, not files.
+
+    Of a large table some pages only are looked at. Its indexes are taken to be as full as the table itself.
+    """
+    sizes = "SELECT pg_relation_size(:table), pg_table_size(:table), pg_total_relation_size(:table)"
+    found = {name: connection.execute(text(sizes), {"table": name}).one() for name in _POSTGRES_COLUMNS}
+    files = sum(total for _, _, total in found.values())
+    if files <= enough:
+        return files
+    used = 0.0
+    for name, (heap, table, total) in found.items():
+        percent = min(100.0, 100 * _SAMPLE_BYTES / max(1, heap))
+        row = " + ".join(f"coalesce(pg_column_size({column}), 0)" for column in _POSTGRES_COLUMNS[name])
+        query = f"SELECT coalesce(sum({_ROW_BYTES} + {row}), 0) FROM {name} TABLESAMPLE SYSTEM ({percent})"  # noqa: S608
+        live = int(connection.execute(text(query)).scalar_one()) * 100 / percent
+        used += total * min(1.0, live / max(1, table))
+    return int(used)
 
 
 def give_back_pages(engine: Engine) -> None:
