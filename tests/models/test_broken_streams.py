@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.conftest import NoriaServer
@@ -26,6 +28,17 @@ _BROKEN = {
 }
 
 
+def spans_of(client: httpx.Client, trace_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The request's span and the model call's, once both have ended: the last byte leaves before that."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        spans = client.get(f"/v1/noria/traces/{trace_id}").json().get("spans") or [{}]
+        if children := spans[0].get("children"):
+            return spans[0], children[0]
+        time.sleep(0.02)
+    raise AssertionError("the spans did not come")
+
+
 @pytest.mark.parametrize("broken", _BROKEN.values(), ids=_BROKEN)
 def test_a_stream_that_tells_of_an_error_has_failed(server: NoriaServer, upstream: Upstream, broken: bytes) -> None:
     upstream.plan(raw_stream(broken))
@@ -35,9 +48,9 @@ def test_a_stream_that_tells_of_an_error_has_failed(server: NoriaServer, upstrea
         assert said.text.count("overloaded") == 1
         assert "half" in said.text
         assert "[DONE]" not in said.text
-        root = client.get(f"/v1/noria/traces/{said.headers['x-noria-trace-id']}").json()["spans"][0]
-        assert (root["status"], root["children"][0]["status"]) == ("error", "error")
-        assert (root["attributes"]["error.type"], root["children"][0]["attributes"]["error.type"]) == ("x", "x")
+        root, call = spans_of(client, said.headers["x-noria-trace-id"])
+        assert (root["status"], call["status"]) == ("error", "error")
+        assert (root["attributes"]["error.type"], call["attributes"]["error.type"]) == ("x", "x")
         counted = 'noria_requests_total{model="remote",route="/v1/chat/completions",status="502"}'
         assert counted in client.get("/metrics").text
     assert len(list(server.openai().chat.completions.list(limit=1000))) == before

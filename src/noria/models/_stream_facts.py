@@ -7,7 +7,6 @@ description, each upstream has its own.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,6 @@ from ._sse import SSEDecoder, is_stream_error
 
 __all__ = ["Facts", "error_in", "facts_of_body", "facts_of_stream"]
 
-_LINE_END = re.compile(rb"[\r\n]")
 _LOOKED_AT = 8
 
 
@@ -59,17 +57,22 @@ def facts_of_stream(raw: bytes) -> Facts:
     """What the last events of a stream say, whatever its line ends and wherever it was cut: it stands there."""
     facts, end = Facts(), len(raw)
     for _ in range(_LOOKED_AT):
-        start = raw.rfind(b"\ndata:", 0, end)
-        start = max(start, raw.rfind(b"\rdata:", start + 1, end))
-        data = _LINE_END.split(raw[start + 1 : end].removeprefix(b"data:"), 1)[0]
-        if data.strip() == b"[DONE]":
+        before = raw.rfind(b"\ndata:", 0, end)
+        before = max(before, raw.rfind(b"\rdata:", before + 1, end))
+        event = raw[before + 1 : end].removeprefix(b"data:")
+        if not facts.done and b"[DONE]" in event and _first_line(event) == b"[DONE]":
             facts.done = True
-        elif b'"error"' in data or (facts.usage is None and b'"usage"' in data):
-            facts.read(data)
-        if start < 0:
+        elif b'"error"' in event or (facts.usage is None and b'"usage"' in event):
+            facts.read(_first_line(event))
+        if before < 0:
             break
-        end = start
+        end = before
     return facts
+
+
+def _first_line(event: bytes) -> bytes:
+    """Without what is no data of it: the spans that an engine sends in a comment."""
+    return event.partition(b"\n")[0].partition(b"\r")[0].strip()
 
 
 def facts_of_body(raw: bytes) -> Facts:
