@@ -23,6 +23,7 @@ from noria.console._edge import ConsoleEdge
 from noria.console._store_files import parse_attributes, parse_value
 from noria.console._waterfall import flatten
 from noria.errors import Conflict, NoriaError, Unavailable
+from noria.server._files import attachment
 
 
 def test_figures_are_short_and_exact_enough() -> None:
@@ -83,6 +84,10 @@ def _api_app() -> FastAPI:
         seen = request.headers.get("authorization")
         return JSONResponse({"error": {"message": f"No: {seen}", "param": "x", "code": "conflict"}}, 409)
 
+    @app.get("/file")
+    async def file(name: str) -> PlainTextResponse:
+        return PlainTextResponse("x", headers=attachment(name))
+
     @app.get("/html")
     async def html() -> PlainTextResponse:
         return PlainTextResponse("<h1>Bad gateway</h1>", 502)
@@ -126,6 +131,12 @@ async def test_a_file_goes_through_in_pieces_whatever_its_name(tmp_path: Path, n
     assert got["size"] == 3000
     assert got["purpose"] == "assistants"
     assert "X: y" not in got or got["name"].startswith("a")
+
+
+@pytest.mark.parametrize("name", ["plain.txt", "客服@1.jsonl", 'a"b;c%41.csv'])
+async def test_a_download_keeps_its_name(tmp_path: Path, name: str) -> None:
+    async with serving(tmp_path) as api:
+        assert await api.download("/file", {"name": name}) == (name, b"x")
 
 
 async def test_failures_come_out_as_noria_errors(tmp_path: Path) -> None:

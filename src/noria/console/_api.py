@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 
@@ -105,7 +106,8 @@ class Api:
                     content += piece
                     if len(content) > _MOST_BYTES:
                         raise PayloadTooLarge("This is too large for the browser.", hint="Use the command line: noria --help")
-                name = response.headers.get("content-disposition", "").partition('filename="')[2].rstrip('"')
+                disposition = response.headers.get("content-disposition", "")
+                name = unquote(disposition.partition("filename*=utf-8''")[2].partition(";")[0])
         except httpx.HTTPError as error:
             raise _unreachable(found, error) from None
         return name or "export", bytes(content)
