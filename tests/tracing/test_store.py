@@ -168,19 +168,55 @@ async def test_a_conversation_is_stored_once(tracing: Tracing) -> None:
     assert tree.roots[0].attributes[semconv.REQUEST] == {"model": "m", "temperature": 0.5}
 
 
+async def delete_where(tracing: Tracing, wanted: TraceFilter) -> list[str]:
+    """Takes away what matches, one by one."""
+    gone: list[str] = []
+    async for ids in tracing.store.ids(wanted, 1):
+        gone += ids
+        await tracing.store.delete_all(ids, project=wanted.project)
+    return gone
+
+
+async def test_text_is_found_behind_newer_spans_of_other_projects_and_times(
+    tracing: Tracing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_query, "TEXT_SPANS", 4)
+    old = [make(tracing, i, **{semconv.INPUT: f"alice {i}"}) for i in range(10)]
+    for i in range(9):
+        make(tracing, 60_000 + i, **{semconv.INPUT: "alice", semconv.PROJECT: "another"})
+        make(tracing, 60_000 + i, **{semconv.INPUT: "alice and bob", semconv.REQUEST_MODEL: "m"})
+    make(tracing, 50, **{semconv.INPUT: "carol"})
+    tracing.flush()
+    mine = TraceFilter(text="alice", to_ns=T0 + 30_000 * MS)
+    page = await tracing.store.list(mine)
+    assert ([trace.trace_id for trace in page.traces], page.text_capped) == (old[:5:-1], True)
+    assert await tracing.store.count(mine) == 10
+    assert await tracing.store.count(TraceFilter(text="alice")) == 19
+    assert await tracing.store.count(TraceFilter(text="alice", project="another")) == 9
+    assert await tracing.store.count(TraceFilter(text="alice", from_ns=T0 + 30_000 * MS)) == 9
+    exact = await tracing.store.list(TraceFilter(text="alice", from_ns=T0 + 6 * MS, to_ns=T0 + 10 * MS))
+    assert ([trace.trace_id for trace in exact.traces], exact.text_capped) == (old[:5:-1], False)
+    # Deletion goes on until there is none, behind spans that another condition excludes too.
+    assert len(await delete_where(tracing, TraceFilter(text="alice", model="m"))) == 9
+    make(tracing, 70_000, **{semconv.INPUT: "alice", semconv.REQUEST_MODEL: "m"})
+    tracing.flush()
+    assert sorted(await delete_where(tracing, mine)) == sorted(old)
+    assert await tracing.store.count(TraceFilter()) == 2
+    assert await tracing.store.count(TraceFilter(project="another")) == 9
+
+
 async def test_delete_leaves_nothing_behind(tracing: Tracing) -> None:
     shared = "shared text " * 60
     one = make(tracing, 0, **{semconv.INPUT: shared, semconv.OUTPUT: "unmistakable", semconv.METADATA_PREFIX + "a": "1"})
     two = make(tracing, 1, **{semconv.INPUT: shared})
     tracing.flush()
-    await tracing.store.delete(one)
+    assert await tracing.store.delete_all([one.upper(), "0" * 32]) == 1
     with pytest.raises(NotFound):
         await tracing.store.get(one)
-    with pytest.raises(NotFound):
-        await tracing.store.delete(one)
+    assert await tracing.store.delete_all([one]) == 0
     assert not (await tracing.store.list(TraceFilter(text="unmistakable"))).traces
     assert (await tracing.store.get(two)).roots[0].input == shared
-    assert await tracing.store.delete_where(TraceFilter()) == 1
+    assert await delete_where(tracing, TraceFilter()) == [two]
     assert rows(tracing) == {"traces": 0, "spans": 0, "bodies": 0, "labels": 0}
     if tracing._write_engine.dialect.name == "sqlite":
         with tracing.store._engine.connect() as connection:

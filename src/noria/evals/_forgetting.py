@@ -90,7 +90,7 @@ class Forgetting:
 
     async def _run_filter(self, context: JobContext, wanted: TraceFilter) -> None:
         total, done = await self._traces.count(wanted), 0
-        while ids := await self._traces.ids(wanted, _BATCH):
+        async for ids in self._traces.ids(wanted, _BATCH):
             context.check()
             await self._forget(Gone(wanted.project, "trace", ids))
             done += len(ids)

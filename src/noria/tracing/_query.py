@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exist
 from noria.errors import InvalidRequest
 from noria.tracing import _words
 from noria.tracing._records import DEFAULT_PROJECT
-from noria.tracing._schema import labels, spans, traces
+from noria.tracing._schema import labels, traces
 from noria.tracing._semconv import PROMPT_ID, PROMPT_NAME, PROMPT_VERSION
 from noria.tracing._summary import ERROR, OK
 
@@ -36,8 +36,10 @@ _ORDERS: dict[str, tuple[ColumnElement[Any], bool]] = {
 _FEW = 8_000
 # How far the rows of a common condition are counted, to walk along the rarest of several.
 _MANY = 30_000
-# Spans that a text search looks at, newest first.
+# Spans of a project and time that a text search looks at, newest first.
 TEXT_SPANS = 5_000
+_ON_SQLITE = {"join": "CROSS JOIN", "hit": "trace_search.rowid", "match": "trace_search MATCH :query"}
+_ON_POSTGRES = {"join": "JOIN", "hit": "trace_search.id", "match": "words @@ CAST(:query AS tsquery)"}
 MAX_LIMIT = 1000
 
 
@@ -83,18 +85,18 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """The conditions of a filter; `text_capped` when the words occur in more spans than were looked at."""
+    """The conditions of a filter. `older_than`: the words also occur in spans older than this one, not looked at."""
 
     conditions: list[Condition]
-    text_capped: bool = False
+    older_than: int | None = None
     nothing: bool = False
 
     def where(self) -> ColumnElement[bool]:
         return and_(*(condition.clause for condition in self.conditions))
 
 
-def matching(connection: Connection, wanted: TraceFilter) -> Matching:
-    """The SQL conditions of a filter."""
+def matching(connection: Connection, wanted: TraceFilter, before: int | None = None) -> Matching:
+    """The SQL conditions of a filter; with `before` (see `Matching.older_than`) of a text search's next spans."""
     project = _t.project == wanted.project
     found = [Condition(project)]
     status = {None: None, "ok": OK, "error": ERROR}[wanted.status]
@@ -125,7 +127,7 @@ def matching(connection: Connection, wanted: TraceFilter) -> Matching:
     found += [_label(connection, key[:200], value[:1000]) for key, value in _labels(wanted)]
     if wanted.text is None or not wanted.text.strip():
         return Matching(found)
-    return _with_text(connection, wanted.text, found)
+    return _with_text(connection, wanted, found, before)
 
 
 def page(matched: Matching, connection: Connection, order: Order, after: str | None, limit: int) -> Select[Any]:
@@ -182,26 +184,43 @@ def _label(connection: Connection, key: str, value: str) -> Condition:
     return Condition(exists().where(labels.c.trace == _t.id, same))
 
 
-def _with_text(connection: Connection, words: str, found: list[Condition]) -> Matching:
+def _with_text(connection: Connection, wanted: TraceFilter, found: list[Condition], before: int | None) -> Matching:
+    """Adds the traces of the newest spans that hold the words, of this project and time, older than span `before`."""
     postgres = connection.dialect.name == "postgresql"
-    query = _words.tsquery(words) if postgres else _words.fts5_query(words)
+    query = _words.tsquery(wanted.text or "") if postgres else _words.fts5_query(wanted.text or "")
     if query is None:
         raise InvalidRequest("There is no word to search for.", param="text")
-    statement = (
-        "SELECT id FROM trace_search WHERE words @@ CAST(:query AS tsquery) ORDER BY id DESC LIMIT :most"
-        if postgres
-        else "SELECT rowid FROM trace_search WHERE trace_search MATCH :query ORDER BY rowid DESC LIMIT :most"
-    )
-    hits = list(connection.execute(text(statement), {"query": query, "most": TEXT_SPANS + 1}).scalars())
+    values = {"query": query, "project": wanted.project, "most": TEXT_SPANS + 1}
+    conditions = ["s.project = :project"]
+    for condition, value in (
+        ("{hit} < :before", before),
+        ("t.start_ns >= :from_ns", wanted.from_ns),
+        ("t.start_ns < :to_ns", wanted.to_ns),
+    ):
+        if value is not None:
+            values[condition.split(":")[1]] = value
+            conditions.append(condition)
+    timed = wanted.from_ns is not None or wanted.to_ns is not None
+    # SQLite keeps this order of a cross join: from the words' spans, newest first, to their rows.
+    statement = " ".join(
+        (
+            "SELECT s.id, s.trace FROM trace_search {join} trace_spans s ON s.id = {hit}",
+            "{join} traces t ON t.id = s.trace" if timed else "",
+            "WHERE {match} AND",
+            " AND ".join(conditions),
+            "ORDER BY {hit} DESC LIMIT :most",
+        )
+    ).format(**(_ON_POSTGRES if postgres else _ON_SQLITE))
+    hits = connection.execute(text(statement), values).all()
     if not hits:
         return Matching(found, nothing=True)
     # One JSON value instead of thousands of bound ones.
     chosen = text("SELECT CAST(value AS bigint) FROM json_array_elements_text(CAST(:hits AS json))" if postgres
                   else "SELECT value FROM json_each(:hits)")  # fmt: skip
-    packed = chosen.bindparams(bindparam("hits", orjson.dumps(hits[:TEXT_SPANS]).decode()))
-    query_ids = select(spans.c.trace).where(spans.c.id.in_(packed))  # pyright: ignore[reportArgumentType]
-    found.append(Condition(_t.id.in_(query_ids), chosen=True))
-    return Matching(found, text_capped=len(hits) > TEXT_SPANS)
+    ids = list({hit.trace for hit in hits[:TEXT_SPANS]})
+    packed = chosen.bindparams(bindparam("hits", orjson.dumps(ids).decode()))
+    found.append(Condition(_t.id.in_(packed), chosen=True))  # pyright: ignore[reportArgumentType]
+    return Matching(found, older_than=hits[TEXT_SPANS - 1].id if len(hits) > TEXT_SPANS else None)
 
 
 def _index(connection: Connection, matched: Matching, order_index: str) -> str | None:

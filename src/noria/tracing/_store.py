@@ -6,9 +6,10 @@ Reads run in threads on connections that cannot write; deletions go through the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, func, select
@@ -17,14 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from noria.errors import InvalidRequest, NotFound
 from noria.store import explain_failure
 from noria.tracing import _query, _stats
-from noria.tracing._deletion import STEP_TRACES, delete_traces, give_back_pages
+from noria.tracing._deletion import delete_traces, give_back_pages
 from noria.tracing._metrics import Metrics
 from noria.tracing._query import MAX_LIMIT, Order, TraceFilter
 from noria.tracing._records import DEFAULT_PROJECT
 from noria.tracing._schema import open_engine, spans, traces
 from noria.tracing._stats import GroupBy, StatsRow
 from noria.tracing._summary import ERROR
-from noria.tracing._tree import SpanNode, build_tree, load_spans, load_spans_of
+from noria.tracing._tree import SpanNode, build_tree, load_spans
 from noria.tracing._writer import SpanWriter
 
 _Result = TypeVar("_Result")
@@ -63,7 +64,7 @@ class TraceSummary:
 class TracePage:
     """Some traces; `after` of the next page, None at the end.
 
-    `text_capped`: the words searched for are so common that only the newest spans with them were looked at.
+    `text_capped`: so many spans of the project and time hold the words that only the newest of them were looked at.
     """
 
     traces: tuple[TraceSummary, ...]
@@ -98,7 +99,7 @@ class TraceStore:
                 return TracePage((), None)
             rows = connection.execute(_query.page(matched, connection, order, after, limit)).all()
             cursor = _query.encode_cursor(order, rows[limit - 1]) if len(rows) > limit else None
-            return TracePage(tuple(map(_summary, rows[:limit])), cursor, matched.text_capped)
+            return TracePage(tuple(map(_summary, rows[:limit])), cursor, matched.older_than is not None)
 
         return await self._read(read)
 
@@ -107,7 +108,7 @@ class TraceStore:
 
         def read(connection: Connection) -> TraceTree:
             row = _find(connection, project, trace_id)
-            return TraceTree(_summary(row), build_tree(load_spans(connection, trace_id, spans.c.trace == row.id)))
+            return TraceTree(_summary(row), build_tree(load_spans(connection, {row.id: row.trace_id})[row.trace_id]))
 
         return await self._read(read)
 
@@ -116,8 +117,7 @@ class TraceStore:
 
         def read(connection: Connection) -> SpanNode:
             row = _find(connection, project, trace_id)
-            here = (spans.c.trace == row.id) & (spans.c.span_id == span_id.lower())
-            found = load_spans(connection, trace_id, here)
+            found = load_spans(connection, {row.id: row.trace_id}, span_id.lower())[row.trace_id]
             if not found:
                 raise NotFound(f"There is no span {span_id!r} in trace {trace_id!r}.", param="span_id")
             return found[0]
@@ -130,7 +130,7 @@ class TraceStore:
         def read(connection: Connection) -> dict[str, list[SpanNode]]:
             here = (traces.c.project == project) & traces.c.trace_id.in_([trace_id.lower() for trace_id in trace_ids])
             found = connection.execute(select(traces.c.id, traces.c.trace_id).where(here)).all()
-            return load_spans_of(connection, {row.id: row.trace_id for row in found})
+            return load_spans(connection, {row.id: row.trace_id for row in found})
 
         return await self._read(read)
 
@@ -146,15 +146,8 @@ class TraceStore:
         return await self._read(read)
 
     async def count(self, wanted: TraceFilter) -> int:
-        """How many traces match; of a text search at most as many as `list` looks at."""
-
-        def read(connection: Connection) -> int:
-            matched = _query.matching(connection, wanted)
-            if matched.nothing:
-                return 0
-            return connection.execute(select(func.count()).select_from(traces).where(matched.where())).scalar_one()
-
-        return await self._read(read)
+        """How many traces match."""
+        return await self._read(partial(_count, wanted=wanted))
 
     async def stats(self, wanted: TraceFilter, *, group_by: GroupBy = "none") -> list[StatsRow]:
         """Requests, errors, latency percentiles, tokens and cost of the matching traces, by group.
@@ -168,21 +161,14 @@ class TraceStore:
 
         return await self._read(read)
 
-    async def delete(self, trace_id: str, *, project: str = DEFAULT_PROJECT) -> None:
-        """Remove a trace with everything that only it holds. Raises NotFound."""
-        row_id = await self._read(lambda connection: int(_find(connection, project, trace_id).id))
-        await self._delete([row_id])
-
-    async def ids(self, wanted: TraceFilter, limit: int) -> list[str]:
-        """The ids of some traces that match, in no order; for taking them away piece by piece."""
-
-        def read(connection: Connection) -> list[str]:
-            matched = _query.matching(connection, wanted)
-            if matched.nothing:
-                return []
-            return list(connection.execute(select(traces.c.trace_id).where(matched.where()).limit(limit)).scalars())
-
-        return await self._read(read)
+    async def ids(self, wanted: TraceFilter, limit: int) -> AsyncIterator[list[str]]:
+        """All traces that match, some at a time and in no order; those given must be deleted before the next are asked for."""
+        before: int | None = None
+        while True:
+            found, before = await self._read(partial(_some_ids, wanted=wanted, limit=limit, before=before))
+            if not found:
+                return
+            yield found
 
     async def delete_all(self, trace_ids: Sequence[str], *, project: str = DEFAULT_PROJECT) -> int:
         """Remove these traces, as far as they are there; how many there were."""
@@ -194,22 +180,16 @@ class TraceStore:
         ids = await self._read(read)
         return await self._delete(ids) if ids else 0
 
-    async def delete_where(self, wanted: TraceFilter) -> int:
-        """Remove every trace that matches, in small batches; how many there were."""
-        deleted = 0
-        while True:
-            ids = await self._read(lambda connection: _matching_ids(connection, wanted))
-            if not ids:
-                return deleted
-            deleted += await self._delete(ids)
-
     async def _delete(self, ids: list[int]) -> int:
         def run(engine: Any) -> int:
             deleted = delete_traces(engine, ids)
             give_back_pages(engine)
             return deleted
 
-        deleted = await asyncio.wrap_future(self._writer.submit(run))
+        try:
+            deleted = await asyncio.wrap_future(self._writer.submit(run))
+        except SQLAlchemyError as error:
+            raise explain_failure(error) or error from error
         self._metrics.traces_deleted.labels("request").inc(deleted)
         return deleted
 
@@ -246,8 +226,28 @@ def _find(connection: Connection, project: str, trace_id: str) -> Any:
     return row
 
 
-def _matching_ids(connection: Connection, wanted: TraceFilter) -> list[int]:
+def _some_ids(connection: Connection, wanted: TraceFilter, limit: int, before: int | None) -> tuple[list[str], int | None]:
+    """Some that match, of a text search from the first spans that have any; and where those begin."""
+    while True:
+        matched = _query.matching(connection, wanted, before)
+        if matched.nothing:
+            return [], before
+        found = list(connection.execute(select(traces.c.trace_id).where(matched.where()).limit(limit)).scalars())
+        if found or matched.older_than is None:
+            return found, before
+        before = matched.older_than
+
+
+def _count(connection: Connection, wanted: TraceFilter) -> int:
+    """How many match, however many spans hold the words."""
     matched = _query.matching(connection, wanted)
-    if matched.nothing:
-        return []
-    return list(connection.execute(select(traces.c.id).where(matched.where()).limit(STEP_TRACES)).scalars())
+    if matched.older_than is None:
+        query = select(func.count()).select_from(traces).where(matched.where())
+        return 0 if matched.nothing else connection.execute(query).scalar_one()
+    found: set[int] = set()
+    while not matched.nothing:
+        found.update(connection.execute(select(traces.c.id).where(matched.where())).scalars())
+        if matched.older_than is None:
+            break
+        matched = _query.matching(connection, wanted, matched.older_than)
+    return len(found)

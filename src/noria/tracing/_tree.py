@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import Connection, select
 
 from noria.tracing import _normalise
 from noria.tracing._batch import load_tree
@@ -63,19 +63,11 @@ _COLUMNS = ("span_id", "parent_id", "name", "operation", "start_ns", "duration_n
             "service", "key_id", "input_tokens", "output_tokens", "cost_usd", "ttft_s")  # fmt: skip
 
 
-def load_spans(connection: Connection, trace_id: str, where: ColumnElement[bool]) -> list[SpanNode]:
-    """The spans that match, by time, each with its content and without children."""
-    rows = connection.execute(select(spans).where(where).order_by(spans.c.start_ns, spans.c.id)).all()
-    trees = [load_tree(row.rest) for row in rows]
-    data = read_bodies(connection, list({body for tree in trees for body in body_ids(tree)}))
-    return [_node(trace_id, row, tree, data) for row, tree in zip(rows, trees, strict=True)]
-
-
-def load_spans_of(connection: Connection, named: Mapping[int, str]) -> dict[str, list[SpanNode]]:
-    """The spans of several traces, given as row ids with their names."""
-    rows = connection.execute(
-        select(spans).where(spans.c.trace.in_(list(named))).order_by(spans.c.trace, spans.c.start_ns, spans.c.id)
-    ).all()
+def load_spans(connection: Connection, named: Mapping[int, str], span_id: str | None = None) -> dict[str, list[SpanNode]]:
+    """The spans of these traces (row ids with their names), by time, each with its content and without children."""
+    here = spans.c.trace.in_(list(named))
+    query = select(spans).where(here if span_id is None else here & (spans.c.span_id == span_id))
+    rows = connection.execute(query.order_by(spans.c.trace, spans.c.start_ns, spans.c.id)).all()
     trees = [load_tree(row.rest) for row in rows]
     data = read_bodies(connection, list({body for tree in trees for body in body_ids(tree)}))
     found: dict[str, list[SpanNode]] = {name: [] for name in named.values()}
