@@ -135,7 +135,7 @@ def _jobs(session: Session, jobs: list[dict[str, Any]]) -> None:
         for job in jobs:
             with body, box(tag="tr"):
                 text(t.of("job", job["kind"]), tag="td")
-                text(job["subject"], "mono", tag="td")
+                text(job["subject"], "mono name", tag="td")
                 text(progress_words(session, job), "num", tag="td")
 
 

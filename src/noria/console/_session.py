@@ -92,9 +92,8 @@ class Session:
         if isinstance(error, AuthenticationFailed):
             self.to_sign_in()
             return
-        ui.notify(
-            self.explain(error), type="negative", multi_line=True, close_button=self.t("close"), timeout=8000, position="top"
-        )
+        close = [{"label": self.t("close"), "color": "white"}]  # a plain close button has the theme's colour: unreadable on red
+        ui.notify(self.explain(error), type="negative", multi_line=True, actions=close, timeout=8000, position="top")
 
     def done(self, text: str) -> None:
         ui.notify(text, type="positive", timeout=2500, position="top")

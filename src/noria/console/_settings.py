@@ -153,4 +153,4 @@ def _settings_panel(session: Session, settings: list[dict[str, Any]]) -> None:
                     text(row["description"] if told == row["name"] else told, "muted small", tag="div")
                 value = row["value"] if isinstance(row["value"], str) else json.dumps(row["value"], ensure_ascii=False)
                 text("–" if row["value"] is None else value, "mono", tag="td")
-                text(t("settings.default") if row["origin"] == "default" else row["origin"], "wide muted", tag="td")
+                text(t.of("origin", row["origin"]), "wide muted", tag="td")

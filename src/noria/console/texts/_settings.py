@@ -15,7 +15,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "settings.name": ("Setting", "设置项"),
     "settings.value": ("Value", "值"),
     "settings.origin": ("From", "来源"),
-    "settings.default": ("default", "默认"),
+    "origin.default": ("default", "默认"),
+    "origin.command line": ("command line", "命令行"),
     "keys.title": ("API keys", "API 密钥"),
     "keys.create": ("Create key", "创建密钥"),
     "keys.none": (
