@@ -169,8 +169,8 @@ class _Transaction:
             self._insert(bodies, [_body_row(body) for body in new])
 
     def _store_traces(self, rows: list[TraceRow], known: set[int]) -> None:
-        new = [tuple(row.values().values()) for row in rows if row.id not in known]
-        old = [{"row": row.id, **row.values()} for row in rows if row.id in known]
+        new = [row.values() for row in rows if row.id not in known]
+        old = [{"row": row.id, **dict(zip(COLUMNS, row.values(), strict=True))} for row in rows if row.id in known]
         if new:
             self._insert(traces, new)
         if old:

@@ -7,6 +7,7 @@ or "the best so far" by a rank that does not depend on the order, and the row is
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from noria.tracing._normalise import Facts
@@ -89,12 +90,13 @@ class TraceRow:
             if value is not None and (better or getattr(self, name) is None):
                 setattr(self, name, value)
 
-    def values(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in COLUMNS}
+    def values(self) -> tuple[Any, ...]:
+        return _values(self)
 
 
 # In the order of the table's columns, which a test holds equal.
 COLUMNS = tuple(field.name for field in fields(TraceRow))
+_values = attrgetter(*COLUMNS)
 
 
 def new_row(row_id: int, span: SpanRecord) -> TraceRow:
