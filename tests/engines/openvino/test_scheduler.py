@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from hypothesis import strategies as st
 
 from noria.engines.openvino._blocks import BlockPool
 from noria.engines.openvino._engine import Engine, Event
+from noria.engines.openvino._grammar import GrammarConstraint, Grammars
 from noria.engines.openvino._graph import build_decoder
+from noria.engines.openvino._lookup import Lookup
 from noria.engines.openvino._runner import PagedModel, RunnerConfig, Slice
 from noria.engines.openvino._scheduler import Limits, Scheduler
 from noria.engines.openvino._sequence import Sampling, Sequence
+from noria.engines.openvino._tokenizer import Tokenizer
 from noria.errors import ContextTooLong
 
 
@@ -28,10 +32,11 @@ def run_dry(scheduler: Scheduler, rng: random.Random, *, cancel: bool) -> list[i
         planned = scheduler.plan()
         if not planned:
             break
-        assert sum(item.count for item in planned) <= scheduler.limits.max_batch_tokens
+        assert sum(item.count + len(item.guesses) for item in planned) <= scheduler.limits.max_batch_tokens
         assert len({item.sequence.id for item in planned}) == len(planned)
         for item in planned:
-            assert len(item.sequence.blocks) * scheduler.limits.block_size >= item.sequence.num_computed + item.count
+            through = item.sequence.num_computed + item.count + len(item.guesses)
+            assert len(item.sequence.blocks) * scheduler.limits.block_size >= through
         sampling = [item.sequence for item in planned if item.samples]
         scheduler.computed(planned)
         for sequence in sampling:
@@ -231,6 +236,12 @@ class Broken:
     def finished(self) -> bool:
         return False
 
+    def forced(self) -> list[int]:
+        raise RuntimeError("out of fuel")
+
+    def allowed(self, tokens: list[int]) -> int:
+        return len(tokens)
+
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_an_answer_that_cannot_be_sampled_ends_alone(alone: bool) -> None:
@@ -245,6 +256,72 @@ def test_an_answer_that_cannot_be_sampled_ends_alone(alone: bool) -> None:
         assert all(got[s.id][-1].finish == s.finish for s in group)
     assert [s.finish for s in sequences] == ["error", *["length" for _ in sound], "error"]
     assert all(s.num_generated == 9 for s in sound)
+
+
+GUESSED = [
+    Sampling(100, temperature=0.0, logit_bias=((7, 2.0), (9, -100.0))),
+    Sampling(100, temperature=0.2, top_p=0.9, seed=5),
+    Sampling(100, temperature=0.3, frequency_penalty=0.1, seed=6, top_logprobs=1),
+    Sampling(100, temperature=1.0, seed=7),
+]
+
+
+@pytest.mark.parametrize("sampling", GUESSED, ids=["biased", "cool", "penalised", "warm"])
+def test_guesses_change_no_token_however_it_is_chosen(sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.paged()
+
+    def answers() -> tuple[list[list[int]], int]:
+        engine = Engine(model, Limits(model.block_size, 512, 256, 8), frozenset(), lambda _: None)
+        made = [Sequence([*np.random.default_rng(i).integers(0, 256, 20).tolist()] * 2, sampling) for i in range(3)]
+        steps = sum(len(run_engine(engine, [one], [0])[one.id]) for one in made)
+        return [one.tokens for one in made], steps
+
+    guessing, steps = answers()
+    monkeypatch.setattr(Lookup, "guess", lambda *_: [])
+    assert answers() == (guessing, 300)
+    assert steps < 300 or sampling.temperature == 1
+
+
+@pytest.mark.parametrize("company", [1, 4])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_a_grammar_leaves_no_choice_of_comes_in_one_step(
+    company: int, temperature: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Tokenizer(tiny.write_folder(tmp_path / "m") / "tokenizer.json")
+    grammar = Grammars(tokenizer, tiny.SPEC.vocab_size, [tiny.END]).regex('"a long beginning": [0-9]{3} "and a long end"', "x")
+    model = tiny.paged()
+
+    def answers() -> tuple[list[str], int]:
+        engine = Engine(model, Limits(model.block_size, 512, 64, 8), frozenset([tiny.END]), lambda _: None)
+        made = [
+            Sequence([i, 9], Sampling(60, temperature=temperature, seed=i), constraint=grammar.start()) for i in range(company)
+        ]
+        run_engine(engine, made, [0] * company)
+        assert {one.finish for one in made} == {"stop"}
+        return [tokenizer.decode(one.tokens[2:]) for one in made], engine.stats().steps
+
+    together, steps = answers()
+    monkeypatch.setattr(GrammarConstraint, "forced", lambda _: [])
+    monkeypatch.setattr(Lookup, "guess", lambda *_: [])
+    one_by_one, more_steps = answers()
+    assert together == one_by_one
+    assert steps < more_steps / 3
+
+
+def test_guessing_stops_where_it_fails_and_is_tried_again() -> None:
+    lookup, text = Lookup(), [1, 2, 3, 4] * 8
+    made: list[int] = []
+    for _ in range(300):
+        guesses = lookup.guess(text, 8)
+        made.append(len(guesses))
+        if guesses:
+            lookup.learn(len(guesses), 0)
+    assert 0 < sum(made[50:]) < 40
+    for _ in range(100):
+        guesses = lookup.guess(text, 8)
+        if guesses:
+            lookup.learn(len(guesses), len(guesses))
+    assert lookup.length == 8
 
 
 def test_wide_steps_share_the_cache_with_narrow_ones() -> None:

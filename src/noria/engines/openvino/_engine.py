@@ -192,7 +192,7 @@ class Engine:
             right += 1
             self.scheduler.advance(sequence, 1)
             sampled += self._next(sequence, row)
-        if item.guesses and sequence.lookup is not None:
+        if item.looked_up and sequence.lookup is not None:
             sequence.lookup.learn(len(item.guesses), right)
         return sampled
 

@@ -73,6 +73,12 @@ class GrammarConstraint:
     def finished(self) -> bool:
         return self._matcher.is_stopped()
 
+    def forced(self) -> list[int]:
+        return self._matcher.compute_ff_tokens()
+
+    def allowed(self, tokens: list[int]) -> int:
+        return self._matcher.validate_tokens(tokens)
+
 
 class Grammars:
     """Compiles grammars for one tokenizer. Building it takes about half a second."""

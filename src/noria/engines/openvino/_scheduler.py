@@ -6,16 +6,18 @@ Knows nothing about the model, sampling or text. A step is a list of (sequence, 
 2. what is left of the token budget is shared evenly by up to `MAX_PREFILLING` sequences that still read their prompt,
    so that a short prompt does not wait behind a long one;
 3. waiting sequences are admitted in order of arrival while a slot, blocks and budget are there. Nobody overtakes;
-4. a greedy sequence that runs alone has guesses for its next tokens verified in the same step (`_lookup`).
+4. what is left of the budget is for guesses, verified in the same step: the tokens that a sequence's grammar leaves no choice
+   of, and, when it runs alone, those that followed its last ones before (`_lookup`).
 
 Invariants: a running sequence's blocks cover its computed tokens; a waiting one holds no block; `check` tests them.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from noria.engines.openvino._blocks import BlockPool, chain_digest
 from noria.engines.openvino._lookup import Lookup
@@ -24,7 +26,11 @@ from noria.errors import ContextTooLong
 
 __all__ = ["Limits", "Scheduled", "Scheduler"]
 
+_log = logging.getLogger(__name__)
+
 MAX_PREFILLING = 4
+MAX_FORCED = 16
+"""Tokens of a grammar's only way that one step takes at once."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Scheduled:
     sequence: Sequence
     count: int
     guesses: tuple[int, ...] = ()
+    looked_up: bool = False  # whether the guesses come from the text, and may be wrong
 
     @property
     def samples(self) -> bool:
@@ -84,11 +91,9 @@ class Scheduler:
         if not planned or budget > 0:
             self._admit(prefilling, budget)
             planned += self._plan_prefilling(prefilling, budget)
-        if len(self.running) == len(planned) == 1 and not self.waiting:
-            planned = [self._with_guesses(planned[0], budget)]
         # Whoever was pre-empted to make room for another is not in this step.
         running = {s.id for s in self.running}
-        return [item for item in planned if item.sequence.id in running]
+        return self._with_guesses([item for item in planned if item.sequence.id in running])
 
     def _plan_decoding(self, budget: int) -> list[Scheduled]:
         planned: list[Scheduled] = []
@@ -104,18 +109,39 @@ class Scheduler:
             self.running.sort(key=lambda s: s.id in served)
         return planned
 
-    def _with_guesses(self, item: Scheduled, budget: int) -> Scheduled:
-        sequence, sampling = item.sequence, item.sequence.sampling
-        if item.count > 1 or not item.samples or not sampling.plainly_greedy or sequence.constraint is not None:
-            return item
-        sequence.lookup = sequence.lookup or Lookup()
+    def _with_guesses(self, planned: list[Scheduled]) -> list[Scheduled]:
+        alone = len(self.running) == len(planned) == 1 and not self.waiting
+        budget = self.limits.max_batch_tokens - sum(item.count for item in planned)
+        guessed: list[Scheduled] = []
+        for item in planned:
+            with_guesses = self._guess(item, budget, alone=alone) if item.count == 1 and item.samples else item
+            sequence, budget = item.sequence, budget - len(with_guesses.guesses)
+            more = self._blocks_for(sequence.num_computed + 1 + len(with_guesses.guesses)) - len(sequence.blocks)
+            if more > self.pool.num_free:
+                guessed.append(item)
+                continue
+            sequence.blocks += [self.pool.take() for _ in range(more)]
+            guessed.append(with_guesses)
+        return guessed
+
+    def _guess(self, item: Scheduled, budget: int, *, alone: bool) -> Scheduled:
+        sequence, constraint = item.sequence, item.sequence.constraint
         # The token after the last guess is sampled too, so one less than what is still wanted.
-        guesses = sequence.lookup.guess(sequence.tokens, min(budget, sampling.max_tokens - sequence.num_generated - 1))
-        more = self._blocks_for(sequence.num_computed + 1 + len(guesses)) - len(sequence.blocks)
-        if not guesses or more > self.pool.num_free:
+        most = min(budget, sequence.sampling.max_tokens - sequence.num_generated - 1)
+        if most <= 0:
             return item
-        sequence.blocks += [self.pool.take() for _ in range(more)]
-        return Scheduled(sequence, 1, tuple(guesses))
+        try:
+            forced = constraint.forced() if constraint is not None else []
+            if forced or not alone:
+                return replace(item, guesses=tuple(forced[: min(most, MAX_FORCED)]))
+            sequence.lookup = sequence.lookup or Lookup()
+            guesses = sequence.lookup.guess(sequence.tokens, most)
+            if guesses and constraint is not None:
+                guesses = guesses[: constraint.allowed(guesses)]
+            return replace(item, guesses=tuple(guesses), looked_up=bool(guesses))
+        except Exception:  # a grammar's failure ends its own answer when that is sampled
+            _log.exception("a grammar cannot say what comes next")
+            return item
 
     def _grow(self, sequence: Sequence, count: int) -> bool:
         """Gives the sequence blocks for `count` more tokens, pre-empting younger ones; False when it was itself the victim."""

@@ -38,6 +38,14 @@ class Constraint(Protocol):
         """Whether nothing but the end may follow."""
         ...
 
+    def forced(self) -> list[int]:
+        """Tokens that must come next, as far as only one text may; often none."""
+        ...
+
+    def allowed(self, tokens: list[int]) -> int:
+        """How many of these tokens may come next, one after the other."""
+        ...
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -58,11 +66,6 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int = 0
     top_logprobs: int | None = None
-
-    @property
-    def plainly_greedy(self) -> bool:
-        """Whether a token depends on the logits alone, so that guesses can be verified."""
-        return self.temperature == 0 and not self.counts_tokens and not self.logit_bias
 
     @cached_property
     def bias_arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
