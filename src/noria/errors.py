@@ -15,6 +15,7 @@
   + NotBuilt                  501  a part of OpenAI's API that Noria does not have
   + UpstreamError             502  a remote model's API failed in a way retrying did not mend
   + Unavailable               503  an engine is starting, restarting or full; carries `retry_after_s`
+    - DatabaseUnavailable     503  Noria's own database is away, busy or its disk is full; jobs wait for it
   + UpstreamTimeout           504
 
 Each carries what OpenAI's clients read (`message`, `type`, `param`, `code`) so that their own exception classes come
@@ -31,6 +32,7 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "ContextTooLong",
+    "DatabaseUnavailable",
     "InvalidRequest",
     "MissingExtra",
     "NoriaError",
@@ -163,6 +165,12 @@ class Unavailable(NoriaError):
     status = 503
     type = "server_error"
     default_code = "unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    """Never an upstream's: what raises it may be done again as it was, as soon as the database is back."""
+
+    default_code = "database_unavailable"
 
 
 class UpstreamTimeout(NoriaError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from noria.errors import ConfigurationError, Conflict, InvalidRequest, NotFound, Unavailable
+from noria.errors import ConfigurationError, Conflict, DatabaseUnavailable, InvalidRequest, NotFound, Unavailable
 from noria.jobs import JobContext, Jobs
 from noria.store import Cursor, Database, Job
 
@@ -184,13 +186,96 @@ async def test_an_end_that_cannot_be_noted_is_noted_later(tmp_path: Path, monkey
             nonlocal refused
             if values.get("status") == "completed" and not refused:
                 refused += 1
-                raise Unavailable("The database is busy.")
+                raise DatabaseUnavailable("The database is busy.")
             await update(job_id, **values)
 
         monkeypatch.setattr(jobs, "update", busy)
         job = await jobs.start("quick", "x", {})
         assert (await jobs.wait(job.id, timeout_s=10)).status == "completed"
         assert refused == 1
+
+
+async def test_progress_that_cannot_be_noted_is_noted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def count(context: JobContext, _: Any) -> None:
+        await context.progress(1, 2, "steps", first=1)
+        await context.progress(2, 2, "steps", last=2)
+
+    async with opened(tmp_path, count=count) as (jobs, _):
+        update = jobs.update
+
+        async def away(job_id: str, **values: Any) -> None:
+            if "status" not in values:
+                raise DatabaseUnavailable("The database does not answer.")
+            await update(job_id, **values)
+
+        monkeypatch.setattr(jobs, "update", away)
+        ended = await jobs.wait((await jobs.start("count", "x", {})).id, timeout_s=10)
+        assert (ended.status, ended.error) == ("completed", None)
+        assert (ended.done, ended.total, ended.detail) == (2, 2, {"first": 1, "last": 2})
+
+
+@pytest.mark.parametrize(
+    ("error", "runs", "status"),
+    [
+        (DatabaseUnavailable("The database does not answer."), 2, "completed"),
+        (Unavailable("The engine restarts."), 1, "failed"),
+        (Unavailable("Somebody else's database.", code="database_unavailable"), 1, "failed"),
+    ],
+)
+async def test_only_our_database_is_waited_for(tmp_path: Path, error: Exception, runs: int, status: str) -> None:
+    errors = [error]
+    begun = 0
+
+    async def work(_: JobContext, __: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if errors:
+            raise errors.pop()
+
+    async with opened(tmp_path, work=work) as (jobs, _):
+        assert (await jobs.wait((await jobs.start("work", "x", {})).id, timeout_s=10)).status == status
+        assert begun == runs
+
+
+async def test_what_the_database_always_refuses_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement that never ends in time looks like a database that hangs."""
+    monkeypatch.setattr("noria.jobs._jobs.waits_s", lambda: itertools.repeat(0.001))
+
+    async def work(_: JobContext, __: Any) -> None:
+        raise DatabaseUnavailable("The database does not answer.")
+
+    async with opened(tmp_path, work=work) as (jobs, _):
+        ended = await jobs.wait((await jobs.start("work", "x", {})).id, timeout_s=10)
+        assert (ended.status, ended.error) == ("failed", "The database does not answer.")
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+async def test_a_job_that_waits_for_the_database_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr("noria.jobs._jobs.waits_s", lambda: itertools.repeat(60.0))
+    waiting, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def work(context: JobContext, _: Any) -> None:
+        try:
+            context.check()
+            waiting.set()
+            raise DatabaseUnavailable("The database does not answer.")
+        except asyncio.CancelledError:
+            cleaned.set()
+            raise
+
+    begun = time.monotonic()
+    async with opened(tmp_path, work=work) as (jobs, _):
+        job = await jobs.start("work", "x", {})
+        await asyncio.wait_for(waiting.wait(), 10)
+        await asyncio.sleep(0.1)
+        if how == "cancel":
+            await jobs.cancel(job.id)
+            assert (await jobs.wait(job.id, timeout_s=10)).status == "cancelled"
+            assert cleaned.is_set()
+    assert time.monotonic() - begun < 15
+    if how == "stop":
+        async with opened(tmp_path, work=lambda *_: asyncio.sleep(0)) as (jobs, _):
+            assert (await jobs.wait(job.id, timeout_s=10)).status == "completed"
 
 
 async def test_one_process_a_home(tmp_path: Path) -> None:

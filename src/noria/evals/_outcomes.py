@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from noria.errors import Unavailable
+from noria.errors import DatabaseUnavailable
 from noria.store import Database, EvalItem, EvalRun
 
 __all__ = ["Outcomes"]
@@ -87,17 +88,26 @@ class Outcomes:
 
     async def _write(self, rows: list[dict[str, Any]], counts: dict[str, int]) -> None:
         """One transaction; tried again for a while where the disk is full or the database is busy: the answers were paid for."""
-        for wait_s in (*_WAITS_S, None):
+        for attempt, wait_s in enumerate((*_WAITS_S, None)):
             try:
                 async with self._database.write() as session:
-                    await session.execute(insert(EvalItem), rows)
+                    # It may have gone away after it had written them, before it said so.
+                    fresh = await self._not_there(session, rows) if attempt else rows
+                    if fresh:
+                        await session.execute(insert(EvalItem), fresh)
                     await session.execute(update(EvalRun).where(EvalRun.id == self._run_id).values(result_counts=shown(counts)))
-            except Unavailable:
+            except DatabaseUnavailable:
                 if wait_s is None:
                     raise
                 await asyncio.sleep(wait_s)
             else:
                 return
+
+    async def _not_there(self, session: AsyncSession, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        positions = [row["position"] for row in rows]
+        query = select(EvalItem.position).where(EvalItem.run_id == self._run_id, EvalItem.position.in_(positions))
+        there = set(await session.scalars(query))
+        return [row for row in rows if row["position"] not in there]
 
 
 def _storable(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One row of a run, from its source to its outcome: ask the target, grade what it said, keep both.
 
-Whatever goes wrong with a row is part of its outcome; it never ends the run. Each row has a trace of its own.
+Whatever goes wrong with a row is part of its outcome, a database that is away apart: that is waited for, and the row asked
+again. Each row has a trace of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Status, StatusCode
 
-from noria.errors import InvalidRequest, NoriaError
+from noria.errors import DatabaseUnavailable, InvalidRequest, NoriaError
 from noria.prompts import PromptReference, PromptResolver
 from noria.store import new_id
 from noria.tracing import semconv
@@ -91,6 +92,8 @@ class RowRunner:
         try:
             self._validate(row.item)
             given, shown = await self._sample(row)
+        except DatabaseUnavailable:
+            raise
         except Exception as error:
             return {"status": "error", "results": [], "sample": _shown(self.terms.spec, [], None, _why(error))}
         graded = await asyncio.gather(*(self._grade(grader, Row(row.item, given)) for grader in self.terms.graders))
@@ -155,6 +158,8 @@ class RowRunner:
         result: dict[str, Any] = {"name": grader.name, "type": grader.type}
         try:
             grade = await grader.grade(row, self.tools)
+        except DatabaseUnavailable:
+            raise
         except Exception as error:
             return {**result, "score": 0.0, "passed": False, "sample": None, "error": _why(error)}
         detail = {"noria": dict(grade.detail)} if grade.detail else {}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from noria.errors import InvalidRequest, NoriaError
+from noria.errors import DatabaseUnavailable, InvalidRequest, NoriaError
 from noria.jobs import JobContext
 from noria.prompts import PromptResolver
 from noria.sandbox import Limits, Outcome, PythonSession
@@ -82,6 +82,8 @@ class Runs:
         except asyncio.CancelledError:
             if context.cancelled:
                 await self._end(run, owner, "canceled")
+            raise
+        except DatabaseUnavailable:  # the job is run again, and the run goes on where it was
             raise
         except NoriaError as error:
             await self._end(run, owner, "failed", error_of(error))

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import contextvars
 import fcntl
-import itertools
 import logging
 import os
 import time
@@ -27,8 +26,10 @@ from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 from sqlalchemy import select
 
-from noria.errors import ConfigurationError, Conflict, NoriaError, NotFound, Unavailable
+from noria.errors import ConfigurationError, Conflict, DatabaseUnavailable, NoriaError, NotFound, Unavailable
 from noria.store import DEFAULT_PROJECT, Cursor, Database, Job, Page, new_id, page
+
+from ._patience import patiently, waits_s
 
 if TYPE_CHECKING:
     from dbos import DBOS
@@ -38,6 +39,8 @@ __all__ = ["JobContext", "JobView", "Jobs"]
 _log = logging.getLogger("noria.jobs")
 _tracer = trace.get_tracer("noria.jobs")
 _ENDED = {"completed", "failed", "cancelled"}
+_LONG_S = 300.0  # a run as long as that has come further: what follows is another outage
+_MOST_REFUSALS = 20
 JobView = Job
 Work = Callable[["JobContext", Mapping[str, Any]], Awaitable[None]]
 
@@ -52,14 +55,27 @@ class JobContext:
     stopped: bool = False
     """Set when the job is cancelled or the server ends; stays set, for threads that outlive the job's task."""
     _last: float = field(default=0.0)
+    untold: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What of the progress the database has not been told of yet."""
 
     async def progress(self, done: float, total: float | None = None, unit: str = "", **detail: Any) -> None:
-        """Shows progress, at most some five times a second except when done."""
+        """Shows progress, at most some five times a second except when done.
+
+        Never fails for a database that is away: it is told next time, at the latest of the job's end.
+        """
         now = time.monotonic()
         if now - self._last < 0.2 and (total is None or done < total):
             return
         self._last = now
-        await self._jobs.update(self.id, done=done, total=total, unit=unit, detail=detail)
+        told = {"done": done, "total": total, "unit": unit, "detail": {**self.untold.get("detail", {}), **detail}}
+        self.untold = told
+        try:
+            await self._jobs.update(self.id, **told)
+        except DatabaseUnavailable as error:
+            _log.info("The progress of the job %s is not noted: %s", self.id, error)
+        else:
+            if self.untold is told:
+                self.untold = {}
 
     @property
     def cancelled(self) -> bool:
@@ -86,7 +102,11 @@ class Jobs:
         self._lock: int | None = None
 
     def register(self, kind: str, work: Work) -> None:
-        """Names a kind of work; before `start`. The function must be idempotent: it may run again after a crash."""
+        """Names a kind of work; before `start`.
+
+        The function must be idempotent: it may run again after a crash, and does where it raises DatabaseUnavailable. One that
+        cleans up when it is cancelled calls `check` first of all: it may be cancelled while it waits to run again.
+        """
         self._kinds[kind] = work
 
     @contextlib.asynccontextmanager
@@ -218,46 +238,76 @@ class Jobs:
 
     async def _work(self, job_id: str, kind: str, project_id: str, arguments: dict[str, Any]) -> str:
         context = JobContext(job_id, project_id, self)
-        ended = (await self.get(job_id, project_id)).status
+        what = f"The job {job_id} ({kind})"
+        ended = (await patiently(lambda: self.get(job_id, project_id), what)).status
         if ended in _ENDED:  # the server was killed between the job's end and the runner's note of it
             return ended
-        await self.update(job_id, status="running")
+        await patiently(lambda: self.update(job_id, status="running"), what)
         with _tracer.start_as_current_span(
             f"job {kind}", attributes={"noria.job.id": job_id, "noria.project": project_id}
         ) as span:
-            task = asyncio.ensure_future(self._kinds[kind](context, arguments))
+            task = asyncio.ensure_future(self._carry_out(kind, context, arguments))
             self._running[job_id] = task, context
             try:
                 await task
             except asyncio.CancelledError:
                 if job_id not in self.cancelled:
                     raise
-                await self._end(job_id, "cancelled")
+                await self._end(context, "cancelled")
                 return "cancelled"
             except NoriaError as error:
                 span.set_status(Status(StatusCode.ERROR, str(error)))
-                await self._end(job_id, "failed", str(error))
+                await self._end(context, "failed", str(error))
                 return "failed"
             except Exception as error:
                 _log.exception("Job %s (%s) failed", job_id, kind)
                 span.set_status(Status(StatusCode.ERROR, str(error)))
-                await self._end(job_id, "failed", f"{type(error).__name__}: {error}")
+                await self._end(context, "failed", f"{type(error).__name__}: {error}")
                 return "failed"
             finally:
                 self._running.pop(job_id, None)
                 self.cancelled.discard(job_id)
-        await self._end(job_id, "completed")
+        await self._end(context, "completed")
         return "completed"
 
-    async def _end(self, job_id: str, status: str, error: str | None = None) -> None:
-        """Notes how a job ended, however long the database is away: else it would look alive until the next start."""
-        for wait_s in itertools.chain((0.5, 1.0, 2.0, 4.0, 8.0, 16.0), itertools.repeat(30.0)):
+    async def _carry_out(self, kind: str, context: JobContext, arguments: Mapping[str, Any]) -> None:
+        """Runs a job again for as long as the database is away, as the next start of the server would.
+
+        What the database refuses though it answers (a statement that always takes too long) is given up in the end.
+        """
+        refusals, waits, told = 0, waits_s(), False
+        while True:
+            begun = time.monotonic()
             try:
-                await self.update(job_id, status=status, error=error)
-                break
-            except Unavailable:
-                _log.exception("Job %s is %s; that could not be noted, and is tried again in %s s", job_id, status, wait_s)
+                return await self._kinds[kind](context, arguments)
+            except DatabaseUnavailable as error:
+                if context.stopped and not context.cancelled:  # the server ends, and waits for this
+                    raise asyncio.CancelledError from error
+                if time.monotonic() - begun > _LONG_S:
+                    refusals, waits = 0, waits_s()
+                refusals += error.code == "database_unavailable" and await self._answers()
+                if refusals == _MOST_REFUSALS:
+                    raise
+                wait_s = next(waits)
+                _log.warning("The job %s (%s) is run again in %s s: %s", context.id, kind, wait_s, error)
+            try:
                 await asyncio.sleep(wait_s)
+            except asyncio.CancelledError:
+                if told or not context.cancelled:
+                    raise
+                told = True  # run once more, it finds at its first look that it is cancelled, and cleans up
+
+    async def _answers(self) -> bool:
+        try:
+            await self._database.ping()
+        except DatabaseUnavailable:
+            return False
+        return True
+
+    async def _end(self, context: JobContext, status: str, error: str | None = None) -> None:
+        """Notes how a job ended, however long the database is away: else it would look alive until the next start."""
+        told = {**context.untold, "status": status, "error": error}
+        await patiently(lambda: self.update(context.id, **told), f"The end of the job {context.id} ({status})")
 
     async def update(self, job_id: str, **values: Any) -> None:
         """Changes what people see of a job; None leaves a value."""

@@ -20,7 +20,16 @@ from opentelemetry import trace
 from sqlalchemy import and_, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from noria.errors import InvalidRequest, NoriaError, NotFound, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
+from noria.errors import (
+    DatabaseUnavailable,
+    InvalidRequest,
+    NoriaError,
+    NotFound,
+    RateLimited,
+    Unavailable,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from noria.jobs import JobContext
 from noria.messages import estimate_tokens
 from noria.store import Blobs, Database, File, StoredPassage, StoreFile, VectorStore
@@ -122,6 +131,8 @@ class Ingestor:
         with _tracer.start_as_current_span("ingest file", attributes={"noria.file": file.filename}) as span:
             try:
                 passages = await self._patiently(row, file, context, number, total)
+            except DatabaseUnavailable:  # the job is run again, and what the file has already is found
+                raise
             except NoriaError as error:
                 span.set_attribute("error.type", error.code or type(error).__name__)
                 await self._fail(row, error)
@@ -146,6 +157,8 @@ class Ingestor:
         for attempt in range(_ATTEMPTS):
             try:
                 return await self._file(row, file, context, number, total)
+            except DatabaseUnavailable:
+                raise
             except _PASSING as error:
                 if attempt == _ATTEMPTS - 1 or error.code in {"weights_missing", "missing_credential"}:
                     raise

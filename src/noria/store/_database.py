@@ -110,14 +110,17 @@ class Database:
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncGenerator[AsyncSession, None]:
         """A session; on PostgreSQL one whose server has answered just now. Raises Unavailable."""
-        async with self._sessions() as session:
-            if not self.is_sqlite:
-                try:
-                    async with asyncio.timeout(_CONNECT_S):
-                        await session.connection()
-                except Exception as error:  # the driver's own, the system's, or that time is up
-                    raise explain_failure(error) or error from error
-            yield session
+        try:
+            async with self._sessions() as session:
+                if not self.is_sqlite:
+                    try:
+                        async with asyncio.timeout(_CONNECT_S):
+                            await session.connection()
+                    except Exception as error:  # the driver's own, the system's, or that time is up
+                        raise explain_failure(error) or error from error
+                yield session
+        except DBAPIError as error:  # the session's end rolls back, and may find nobody there any more
+            raise explain_failure(error) or error from error
 
     async def run_sync(self, work: Callable[[Connection], _T]) -> _T:
         async with self._engine.begin() as connection:

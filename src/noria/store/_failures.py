@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 
-from noria.errors import InvalidRequest, NoriaError, Unavailable
+from noria.errors import DatabaseUnavailable, InvalidRequest, NoriaError
 
 __all__ = ["explain_failure"]
 
@@ -20,7 +20,7 @@ def explain_failure(error: Exception) -> NoriaError | None:
     """The error to raise for what a database or its driver raised; None where it is nobody's failure but ours."""
     text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     if "disk is full" in text or "No space left" in text:
-        return Unavailable(
+        return DatabaseUnavailable(
             "The disk of the database is full.",
             code="disk_full",
             hint="Free some space; nothing was half-written.",
@@ -31,9 +31,9 @@ def explain_failure(error: Exception) -> NoriaError | None:
     if "too large to convert to SQLite" in text or "value out of int32 range" in text or "value out of int64 range" in text:
         return InvalidRequest("A whole number in the request is too large to be stored.", code="invalid_value")
     if "database is locked" in text:
-        return Unavailable("The database is busy.", code="database_busy", hint="Try again.", retry_after_s=1)
+        return DatabaseUnavailable("The database is busy.", code="database_busy", hint="Try again.", retry_after_s=1)
     if _is_away(error):
-        return Unavailable(
+        return DatabaseUnavailable(
             "The database does not answer.",
             code="database_unavailable",
             hint="Try again; Noria goes on by itself as soon as the database is back.",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from noria.jobs import JobContext
+from noria.jobs import JobContext, patiently
 from noria.store import TuningEvent
 
 from ._forgetting import compare
@@ -41,6 +41,13 @@ class Listener:
         self._begun_step, self._total = 0, 1
 
     async def hear(self, report: Report) -> None:
+        """However long the database is away: the training goes on meanwhile, and what it reports waits in its pipe."""
+        if report.get("type") == "metrics":
+            self._events.append(metrics_event(self._id, report.get("data", {}), self._total))
+        await patiently(lambda: self._tell(report), f"A report of the training {self._id}")
+
+    async def _tell(self, report: Report) -> None:
+        """May be done again."""
         match report.get("type"):
             case "metrics":
                 await self._heard_metrics(report)
@@ -63,6 +70,7 @@ class Listener:
             case "error":
                 self.failure = report
             case "done":
+                await self.flush()  # after it nothing is trained again that would tell these
                 await asyncio.to_thread(write_json, self._folder / "done.json", report)
                 self.done = True
             case _:
@@ -78,7 +86,6 @@ class Listener:
 
     async def _heard_metrics(self, report: Report) -> None:
         data = report.get("data", {})
-        self._events.append(metrics_event(self._id, data, self._total))
         if time.monotonic() - self._flushed > _FLUSH_S:
             await self.flush()
         detail = {key: data[key] for key in ("train_loss", "full_valid_loss", "tokens_per_s") if data.get(key) is not None}
@@ -92,8 +99,8 @@ class Listener:
     async def _heard_problem(self, report: Report) -> None:
         line, reason = report.get("line", 0), report.get("reason", "")
         text = f"{report.get('file')}, line {line}: {reason}" if line else f"{report.get('file')}: {reason}"
-        self.problems.append(text)
         await self._records.say(self._id, text, "error")
+        self.problems.append(text)
 
     async def _heard_forgetting(self, report: Report) -> None:
         if report.get("what") != "after":
@@ -110,7 +117,8 @@ class Listener:
         await self._records.say(self._id, text, "warn" if found["forgot"] else "info", {"forgetting": found})
 
     async def flush(self) -> None:
-        events, self._events = self._events, []
+        events = list(self._events)
         self._flushed = time.monotonic()
         if events:
             await self._records.add_events(events)
+            del self._events[: len(events)]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 
 from noria.errors import NotFound
 from noria.store import Database, TuningCheckpoint, TuningEvent, TuningJob, new_id
@@ -125,8 +125,14 @@ class Records:
         await self.add_events([_event(job_id, "message", message, level, data)])
 
     async def add_events(self, events: Sequence[TuningEvent]) -> None:
+        """Each once, however often it is done: a database may go away after it has written them, before it has said so."""
+        columns = ("id", "tuning_job_id", "level", "kind", "message", "data", "created_at")
+        rows = [{name: getattr(event, name) for name in columns} for event in events]
+        known = select(TuningEvent.id).where(TuningEvent.id.in_([event.id for event in events]))
         async with self._database.write() as session:
-            session.add_all(events)
+            there = set(await session.scalars(known))
+            if fresh := [row for row in rows if row["id"] not in there]:
+                await session.execute(insert(TuningEvent), fresh)
 
     async def forget_steps_after(self, job_id: str, step: int) -> None:
         """Steps that a killed try had taken beyond its last checkpoint are taken again: each is told once."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from noria.errors import Conflict, InvalidRequest, NoriaError, NotFound, UnsupportedField
-from noria.jobs import JobContext, Jobs
+from noria.errors import Conflict, DatabaseUnavailable, InvalidRequest, NoriaError, NotFound, UnsupportedField
+from noria.jobs import JobContext, Jobs, patiently
 from noria.models import Hub
 from noria.settings import Settings
 from noria.store import (
@@ -212,7 +212,10 @@ class Tuning:
         job_id = str(arguments["tuning_job_id"])
         run = self._live[job_id] = Run(self._workshop, job_id, context)
         try:
+            context.check()
             await run.go()
+        except DatabaseUnavailable:  # the job is run again, and goes on where it was
+            raise
         except Failed as failed:
             await self._fail(job_id, failed)
             raise NoriaError(failed.message, code=failed.code) from failed
@@ -236,7 +239,8 @@ class Tuning:
             self._live.pop(job_id, None)
 
     async def _fail(self, job_id: str, failed: Failed) -> None:
-        row = await self._end(job_id, "failed", {"code": failed.code, "message": failed.message, "param": failed.param})
+        error = {"code": failed.code, "message": failed.message, "param": failed.param}
+        row = await patiently(lambda: self._end(job_id, "failed", error), f"The end of the fine-tuning job {job_id}")
         if row.status == "failed":
             await self._records.say(job_id, f"The job failed: {failed.message}", "error")
         await asyncio.to_thread(_discard, self._workshop.folder(job_id), keep="log.txt")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from noria.errors import Conflict, InvalidRequest, NoriaError, NotFound, Unavailable
+from noria.errors import Conflict, InvalidRequest, NoriaError, NotFound
 from noria.jobs import JobContext, Jobs
 from noria.store import Cursor, Database, Page, Wheel, WheelTurn
 
@@ -17,12 +16,11 @@ from ._live import count_feedback
 from ._parts import Parts
 from ._records import Asked, Next, WheelRecords
 from ._spec import WheelSpec, check_spec
-from ._turn import ALLOWED, Progress, TurnRunner
+from ._turn import ALLOWED, TurnRunner
 
 __all__ = ["JOB_KIND", "Preparation", "Wheels"]
 
 JOB_KIND = "wheel_turn"
-_log = logging.getLogger("noria.wheel")
 _JOB_ENDED = {"completed", "failed", "cancelled"}
 
 
@@ -150,22 +148,12 @@ class Wheels:
             await context.progress(done, total, "steps" if step == "canary" else "", step=step)
 
         try:
-            await self._run(turn_id, progress)
+            context.check()
+            await self.runner.run(turn_id, progress)
         except asyncio.CancelledError:
             if context.cancelled:  # by `jobs cancel`; else the server stops, and the turn goes on at its next start
                 await asyncio.shield(self._abandon(turn_id))
             raise
-
-    async def _run(self, turn_id: str, progress: Progress) -> None:
-        """However long the database is away or its disk is full, the turn waits and goes on where it was."""
-        while True:
-            try:
-                await self.runner.run(turn_id, progress)
-            except Unavailable as error:
-                _log.warning("The turn %s waits: %s", turn_id, error)
-                await asyncio.sleep(min(error.retry_after_s or 5.0, 60.0))
-            else:
-                return
 
     async def _abandon(self, turn_id: str) -> None:
         turn = await self.records.turn(turn_id)

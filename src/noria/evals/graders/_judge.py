@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from noria.errors import InvalidRequest, NoriaError
+from noria.errors import DatabaseUnavailable, InvalidRequest, NoriaError
 from noria.evals._messages import TemplateMessage, fill_messages
 from noria.evals._target import Answer
 from noria.evals._templates import MissingVariable
@@ -52,6 +52,8 @@ async def ask_judge(
     form = {"name": "grade", "strict": True, "schema": dict(schema)}
     try:
         answer = await tools.ask(model, {**body, "response_format": {"type": "json_schema", "json_schema": form}})
+    except DatabaseUnavailable:  # ours, not the judge's
+        raise
     except NoriaError as error:
         kind = "other_error" if isinstance(error, InvalidRequest) else "model_grader_server_error"
         raise GradeFailed(kind, f"The judge {model} could not be asked: {error}") from error
