@@ -134,6 +134,44 @@ def test_legacy_encodings(encoding: str, text: str) -> None:
     assert load(text.encode(encoding), "a.txt").text == text
 
 
+LATE = "Chapter 12. The wheel turns slowly, and lifts water to the gardens above the town.\n" * 900  # 74 KB of ASCII
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("gb18030", "附录：水车利用河水的力量转动，它把水提到高处，用来灌溉田地。"),
+        ("big5", "附錄：這個系統用來說明資料的格式，請參考下面的檔案。"),
+        ("cp932", "これは水車についての短い文章です。川の力で回ります。"),
+        ("cp1251", "Водяное колесо вращается силой реки."),
+        ("cp1252", "Das Wasserrad hebt das Wasser für die Gärten – größer als früher. Café."),
+        ("utf-8", "附录：水车利用河水的力量转动。"),
+    ],
+)
+@pytest.mark.parametrize("filename", ["a.txt", "a.html"])
+def test_an_encoding_that_shows_late_is_found(encoding: str, text: str, filename: str) -> None:
+    assert load((LATE + text).encode(encoding), filename).text.endswith(text)
+
+
+def test_an_encoding_that_shows_late_is_not_what_the_page_declares() -> None:
+    page = f'<meta charset="utf-8"><p>{LATE}</p><p>附录：水车利用河水的力量转动，它把水提到高处，用来灌溉田地。</p>'
+    assert load(page.encode("gb18030"), "a.html").text.endswith("用来灌溉田地。")
+
+
+def test_one_broken_character_does_not_make_another_encoding() -> None:
+    text = "水车是利用河水的力量转动的轮子，它把水提到高处，用来灌溉田地。" * 3000
+    broken = text.encode()[:200_000] + b"\xff" + text.encode()[200_000:]
+    found = load(broken, "a.txt").text
+    assert found.startswith(text[:1000]) and found.endswith(text[-1000:])
+
+
+def test_a_page_that_stands_in_a_form_is_read() -> None:
+    page = """<form method="post" action="./default.aspx"><input type="hidden" name="__VIEWSTATE" value="dDw">
+    <h1>Opening hours</h1><p>The mill opens at nine.</p><select><option>Any day</option></select>
+    <button>Search</button><textarea>Your question</textarea></form>"""
+    assert outline(load(page, "a.html")) == [("heading", "Opening hours"), ("paragraph", "The mill opens at nine.")]
+
+
 def test_content_wins_over_the_extension() -> None:
     assert detect_format(sample_files.make_pdf([[("x", 11)]]), filename="a.txt") == "pdf"
     assert detect_format(sample_files.make_docx(), filename="a.zip") == "docx"

@@ -1,8 +1,9 @@
 """Bytes to text, for files that do not say how they are encoded.
 
 Order: byte-order mark, UTF-8, UTF-16 by its zero bytes, then the legacy encodings of Chinese, Japanese, Korean,
-Cyrillic and Western texts, each tried strictly and scored by how ordinary the result looks. General detectors were
-passed over: they guess from byte statistics, and short Chinese texts come out as some Western code page.
+Cyrillic and Western texts, each tried strictly and scored by how ordinary the result looks. UTF-8 is tried on all of the data;
+the others on a sample that begins where it is no UTF-8 any more, however far in that is. General detectors were passed over:
+they guess from byte statistics, and short Chinese texts come out as some Western code page.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _BOMS = (
 # Ties go to the earlier one: GB18030 decodes nearly anything, so a competitor must look clearly better.
 _LEGACY = ("gb18030", "big5", "cp932", "cp949", "cp1251", "cp1252")
 _SAMPLE_BYTES = 65_536
+_NOT_ASCII = bytes(range(128, 256))
 _UTF16_MIN_ORDINARY = 0.3  # binary data read as UTF-16 gives rare ideographs, a few per cent of them ordinary
 
 # The characters that make up about half of any modern Chinese text, simplified and traditional.
@@ -72,27 +74,58 @@ def _declared_that_fits(data: bytes, declared: str | None) -> str | None:
         data[:_SAMPLE_BYTES].decode(name, errors="ignore")
     except (LookupError, ValueError):
         return None
-    return name if _fits(data, name) else None
+    bad = _first_bad(data)
+    if name == "utf-8":
+        return name if bad is None else None
+    return name if _fits(data[:_SAMPLE_BYTES], name) and (bad is None or _fits(_sample_at(data, bad), name)) else None
 
 
-def _fits(data: bytes, encoding: str) -> bool:
+def _first_bad(data: bytes) -> int | None:
+    """Where the data is no UTF-8 any more; None where all of it is, a character cut at its end apart."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
+
+
+def _sample_at(data: bytes, bad: int) -> bytes:
+    """Begins at a character: no encoding of several bytes has a blank, a line end or a control as its second one."""
+    line = data[max(0, bad - _SAMPLE_BYTES) : bad]
+    begin = bad - min(len(line) - 1 - line.rfind(blank) for blank in (b"\n", b" "))
+    return data[begin : begin + _SAMPLE_BYTES]
+
+
+def _fits(sample: bytes, encoding: str) -> bool:
     """Whether the sample decodes strictly, a character cut at its end apart."""
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
-        decoder.decode(data[:_SAMPLE_BYTES])
+        decoder.decode(sample)
     except (UnicodeDecodeError, ValueError):
         return False
     return True
 
 
+def _is_damaged_utf8(data: bytes) -> bool:
+    """Whether most of what is not ASCII is UTF-8 all the same: by chance that does not happen."""
+    text = data.decode("utf-8", errors="replace")
+    bad = text.count("\ufffd")
+    good = len(text) - bad - len(data.translate(None, _NOT_ASCII))
+    return good > 2 * bad
+
+
 def _detect(data: bytes) -> str:
-    if _fits(data, "utf-8"):
+    bad = _first_bad(data)
+    if bad is None:
         return "utf-8"
-    sample = data[:_SAMPLE_BYTES]
-    if 0 in sample:  # no text in a byte-oriented encoding holds zeros
-        best = max(("utf-16-le", "utf-16-be"), key=lambda encoding: _ordinary(sample, encoding))
-        return best if _ordinary(sample, best) > _UTF16_MIN_ORDINARY else "utf-8"
-    scores = {encoding: _plausibility(sample, encoding) for encoding in _LEGACY if _fits(data, encoding)}
+    head = data[:_SAMPLE_BYTES]
+    if 0 in head:  # no text in a byte-oriented encoding holds zeros
+        best = max(("utf-16-le", "utf-16-be"), key=lambda encoding: _ordinary(head, encoding))
+        return best if _ordinary(head, best) > _UTF16_MIN_ORDINARY else "utf-8"
+    if _is_damaged_utf8(data):
+        return "utf-8"
+    sample = _sample_at(data, bad)
+    scores = {encoding: _plausibility(sample, encoding) for encoding in _LEGACY if _fits(sample, encoding)}
     if scores and max(scores.values()) > 0:
         return max(scores, key=lambda encoding: scores[encoding])
     # Nothing fits: broken UTF-8 is far likelier than a text in an encoding of the last century.

@@ -1,5 +1,7 @@
 """HTML: headings, paragraphs, lists, tables and code; scripts, styles, navigation and footers are dropped.
 
+A form is a container like any other: whole pages stand in one (ASP.NET). Its fields and buttons are dropped.
+
 Parsed by selectolax (Lexbor, the WHATWG algorithm), so that any bytes are a document; walked with a stack of our own,
 because hostile pages nest deeper than Python recurses.
 """
@@ -17,7 +19,7 @@ __all__ = ["load"]
 
 _DROPPED = frozenset(
     """
-    script style noscript template nav footer aside form svg iframe object embed canvas audio video
+    script style noscript template nav footer aside svg iframe object embed canvas audio video
     button select option input textarea dialog head
     """.split()  # noqa: SIM905
 )
