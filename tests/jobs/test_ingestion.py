@@ -74,7 +74,7 @@ def test_taking_files_away_meanwhile_does_not_stop_the_others(server: NoriaServe
     until(lambda: rows(server.home, "SELECT 1 FROM passage WHERE store_id=?", store_id))
     client.vector_stores.files.delete(files[0], vector_store_id=store_id)
     client.files.delete(files[1])
-    # The freed ordinal goes to this one: what the job still holds of the first file must not become its text.
+    # What the job still holds of the first file must not become the text of this one.
     (late,) = upload_many(server, 1, paragraphs=3)
     client.vector_stores.files.create(store_id, file_id=late)
     settled(server, store_id)

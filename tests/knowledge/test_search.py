@@ -12,7 +12,9 @@ import pytest
 
 from noria.errors import InvalidRequest, UnsupportedField
 from noria.knowledge import HybridSearch, Query, RankingOptions, refuse_rewrite_query
-from noria.knowledge.index import AllowedFiles, ExactVectorIndex, TantivyTextIndex
+from noria.knowledge.index import AllowedFiles, TantivyTextIndex
+
+from .index.exact import ExactVectorIndex
 
 
 @dataclass(frozen=True)
@@ -82,22 +84,15 @@ async def test_threshold_filter_and_deleted_rows(search: HybridSearch) -> None:
     assert await search.search(Query("invoice", VECTORS[2]), all_gone) == []
 
 
-async def test_near_duplicates_are_dropped_on_request(search: HybridSearch) -> None:
-    kept = await search.search(Query("invoice", VECTORS[2], drop_near_duplicates=True), fetch)
-    assert {3, 4} & {hit.id for hit in kept} == {3}
+async def test_dead_rows_give_way_to_the_next(search: HybridSearch) -> None:
+    alive = {1, 5}
 
+    async def some(ids: Sequence[int]) -> Mapping[int, Row]:
+        return {number: ROWS[number] for number in ids if number in alive}
 
-async def test_a_reranker_has_the_last_word(tmp_path: Path, search: HybridSearch) -> None:
-    class ShortestFirst:
-        async def rerank(self, query: str, texts: Sequence[str]) -> Sequence[float]:
-            return [1 / len(text) for text in texts]
-
-    judged = HybridSearch(search._vectors, search._texts, reranker=ShortestFirst())
-    hits = await judged.search(Query("water", VECTORS[0], k=2), fetch)
-    assert hits[0].id == 2
-    assert hits[0].rerank_score == hits[0].score == pytest.approx(1 / len(ROWS[2].text))
-    plain = await judged.search(Query("water", VECTORS[0], ranking=RankingOptions(ranker="none")), fetch)
-    assert plain[0].id == 1
+    everything = [hit.id for hit in await search.search(Query("invoice", VECTORS[2], k=5), fetch)]
+    found = await search.search(Query("invoice", VECTORS[2], k=2), some)
+    assert [hit.id for hit in found] == [number for number in everything if number in alive]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +117,7 @@ def test_wrong_options_are_refused_by_name(body: dict[str, Any], param: str) -> 
 
 def test_options() -> None:
     body = {"ranker": "none", "score_threshold": 0.2, "hybrid_search": {"embedding_weight": 2, "text_weight": 0.5}}
-    assert RankingOptions.from_openai(body) == RankingOptions("none", 0.2, 2.0, 0.5)
+    assert RankingOptions.from_openai(body) == RankingOptions(0.2, 2.0, 0.5)
     assert RankingOptions.from_openai(None) == RankingOptions()
     refuse_rewrite_query(False)
     with pytest.raises(UnsupportedField):

@@ -75,11 +75,19 @@ async def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     blobs = Blobs(str(tmp_path))
     ref = await blobs.put(b"kept")
     (tmp_path / "tmp" / "torn").write_bytes(b"half a fi")
-    assert list(blobs.all()) == [ref.sha256]
     await blobs.sweep()
     assert files(tmp_path) == [ref.sha256]
     await blobs.sweep()
     assert await blobs.put(b"more")
+
+
+async def test_old_blobs_are_found_in_a_folder_only(tmp_path: Path) -> None:
+    blobs = Blobs(str(tmp_path))
+    old, new = await blobs.put(b"old"), await blobs.put(b"new")
+    os.utime(blobs.path(old.sha256), (1000, 1000))
+    assert blobs.put_before(2000) == {old.sha256}
+    assert blobs.put_before(1e11) == {old.sha256, new.sha256}
+    assert Blobs("memory://blobs").put_before(1e11) == set()
 
 
 async def test_absent_blobs(tmp_path: Path) -> None:

@@ -21,7 +21,20 @@ from sqlalchemy import create_engine, delete, select, text
 
 import noria.store
 from noria.errors import InvalidRequest, Unavailable
-from noria.store import DEFAULT_PROJECT, Base, Cursor, Database, DatasetVersion, File, Job, new_id, page, sync_url
+from noria.store import (
+    DEFAULT_PROJECT,
+    Base,
+    Cursor,
+    Database,
+    DatasetVersion,
+    File,
+    Job,
+    StoreFile,
+    VectorStore,
+    new_id,
+    page,
+    sync_url,
+)
 
 
 def file(name: str = "a.txt", identity: str | None = None) -> File:
@@ -243,6 +256,57 @@ def test_feedback_from_before_changes_were_noted_counts_as_unchanged(url: str) -
         assert connection.execute(text("SELECT updated_at FROM feedback")).scalar() == 7
     command.downgrade(config, "0003")
     engine.dispose()
+
+
+def test_files_and_passages_stay_when_ordinals_come_to_be_used_once(url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(noria.store.__file__).parent / "migrations"))
+    config.set_main_option("sqlalchemy.url", sync_url(url).replace("%", "%%"))
+    command.upgrade(config, "0004")
+    engine = create_engine(sync_url(url))
+    p = DEFAULT_PROJECT
+    with engine.begin() as connection:
+        for statement in (
+            f"INSERT INTO project (id, name, created_at) VALUES ('{p}', 'x', 1)",
+            "INSERT INTO file (id, project_id, filename, purpose, bytes, sha256, created_at)"
+            f" VALUES ('f', '{p}', 'f', 'u', 1, 's', 1)",
+            "INSERT INTO vector_store (id, project_id, name, meta, embedding_model, dimensions, created_at, last_active_at,"
+            f" version) VALUES ('vs', '{p}', 's', '{{}}', 'm', 2, 1, 1, 7)",
+            "INSERT INTO store_file (ordinal, project_id, store_id, file_id, status, attributes, chunking, generation,"
+            " usage_bytes, num_passages, changed_version, created_at)"
+            f" VALUES (41, '{p}', 'vs', 'f', 'completed', '{{}}', '{{}}', 1, 1, 1, 7, 1)",
+            'INSERT INTO passage (store_id, file_ordinal, generation, position, sha256, text, context, start, "end",'
+            " heading_path, num_tokens, vector) VALUES ('vs', 41, 1, 0, 's', 't', '', 0, 1, '[]', 1, '')",
+        ):
+            connection.execute(text(statement))
+    command.upgrade(config, "head")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT ordinal, file_id, status FROM store_file")).all() == [(41, "f", "completed")]
+        assert connection.execute(text("SELECT file_ordinal, text FROM passage")).all() == [(41, "t")]
+        if engine.dialect.name == "sqlite":
+            assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
+            assert connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'store_file'")).scalar() == 41
+    command.downgrade(config, "0004")
+    engine.dispose()
+
+
+async def test_an_ordinal_is_never_used_again(database: Database) -> None:
+    async with database.write() as session:
+        session.add_all(
+            [
+                file(identity="file-1"),
+                VectorStore(id="vs_1", project_id=DEFAULT_PROJECT, embedding_model="m", meta={}, dimensions=2),
+            ]
+        )
+    seen: set[int] = set()
+    for _ in range(3):
+        row = StoreFile(project_id=DEFAULT_PROJECT, store_id="vs_1", file_id="file-1", attributes={}, chunking={})
+        async with database.write() as session:
+            session.add(row)
+        assert row.ordinal not in seen
+        seen.add(row.ordinal)
+        async with database.write() as session:
+            await session.execute(delete(StoreFile))
 
 
 async def test_opening_again_keeps_everything(url: str) -> None:

@@ -18,7 +18,7 @@ from noria.knowledge._ingest import Embedder
 from noria.knowledge._kept_vectors import OpenVectors, embedded_vectors, pgvector_vectors
 from noria.knowledge._knowledge import Knowledge
 from noria.knowledge._retrieval import FoundPassage, as_result, explanation
-from noria.knowledge._search import Hit, HybridSearch, Leg, Query, RankingOptions, Reranker, refuse_rewrite_query
+from noria.knowledge._search import Hit, HybridSearch, Leg, Query, RankingOptions, refuse_rewrite_query
 from noria.knowledge._split import Chunking, CountTokens, Passage, split
 from noria.knowledge._stores import FileCounts, StoreView
 
@@ -50,7 +50,6 @@ __all__ = [
     "Quote",
     "RankingOptions",
     "Relevance",
-    "Reranker",
     "Source",
     "StoreView",
     "as_result",

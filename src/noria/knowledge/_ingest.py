@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
 from opentelemetry import trace
-from sqlalchemy import and_, delete, select
+from sqlalchemy import and_, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from noria.errors import (
@@ -37,6 +36,7 @@ from noria.store import Blobs, Database, File, StoredPassage, StoreFile, VectorS
 from ._document import Document
 from ._extractor import ExtractorPool
 from ._split import Chunking, CountTokens, Passage, split
+from ._unused_blobs import release
 
 __all__ = ["Embedder", "Ingestor", "Vectors"]
 
@@ -63,19 +63,8 @@ class Embedder(Protocol):
     async def count_tokens(self, model: str) -> CountTokens | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Switched:
-    """A file whose passages have just become these."""
-
-    store_id: str
-    file_ordinal: int
-    version: int
-    passages: Sequence[StoredPassage]
-    removed: Sequence[int]
-
-
 class Ingestor:
-    """`on_switch` tells the indexes, after the database has committed."""
+    """`on_switch` tells the indexes which files of a store have changed, after the database has committed."""
 
     def __init__(
         self,
@@ -83,7 +72,7 @@ class Ingestor:
         blobs: Blobs,
         embedder: Embedder,
         extractors: ExtractorPool,
-        on_switch: Callable[[Switched], Awaitable[None]],
+        on_switch: Callable[[str, Sequence[int]], Awaitable[None]],
     ) -> None:
         self._database, self._blobs, self._embedder = database, blobs, embedder
         self._extractors, self._on_switch = extractors, on_switch
@@ -201,9 +190,11 @@ class Ingestor:
             await context.progress(number + share, total, "files", file=file.filename)
         async with self._blobs.references:  # until the row names the text, nobody may take it for unused
             text = await self._blobs.put(document.text.encode())
-            switched = await self._switch(row, generation, passages, text.sha256)
-        if switched is not None:
-            await self._on_switch(switched)
+            switched = await self._switch(row, generation, text.sha256)
+            # The text before this one; or this one, where the file was taken away.
+            await release(self._database, self._blobs, {row.text_sha256, text.sha256})
+        if switched:
+            await self._on_switch(row.store_id, [row.ordinal])
         return len(passages)
 
     async def _extract(self, file: File) -> Document:
@@ -273,32 +264,24 @@ class Ingestor:
             found |= {sha256: vector.astype("<f4").tobytes() for sha256, vector in zip(missing, vectors, strict=True)}
         return found
 
-    async def _switch(self, row: StoreFile, generation: int, passages: Sequence[Passage], text_sha256: str) -> Switched | None:
-        """Makes the new generation live and the old one gone, at once for every reader; None where that is not wanted now."""
+    async def _switch(self, row: StoreFile, generation: int, text_sha256: str) -> bool:
+        """Makes the new generation live and the old one gone, at once for every reader; False where that is not wanted now."""
+        of_file = StoredPassage.file_ordinal == row.ordinal
         async with self._database.write() as session:
             live = await session.get(StoreFile, row.ordinal)
             if live is None:  # taken out of the store meanwhile
-                await session.execute(delete(StoredPassage).where(StoredPassage.file_ordinal == row.ordinal))
-                return None
-            same = live.file_id == row.file_id and live.store_id == row.store_id  # SQLite gives a free ordinal to the next
-            if not same or live.status != "in_progress" or live.chunking != row.chunking:  # cancelled, or put in otherwise
+                await session.execute(delete(StoredPassage).where(of_file))
+                return False
+            if live.status != "in_progress" or live.chunking != row.chunking:  # cancelled, or put in otherwise
                 await _sweep(session, live)
-                return None
-            old = and_(StoredPassage.file_ordinal == row.ordinal, StoredPassage.generation != generation)
-            removed = list(await session.scalars(select(StoredPassage.id).where(old)))
-            await session.execute(delete(StoredPassage).where(old))
-            added = list(
-                await session.scalars(
-                    select(StoredPassage).where(StoredPassage.file_ordinal == row.ordinal, StoredPassage.generation == generation)
-                )
-            )
-            store = await session.get_one(VectorStore, row.store_id)
-            store.version += 1
-            live.generation, live.status, live.changed_version = generation, "completed", store.version
-            version = store.version
-            live.text_sha256, live.num_passages = text_sha256, len(added)
-            live.usage_bytes = sum(len(passage.text.encode()) + len(passage.vector) for passage in added)
-        return Switched(row.store_id, row.ordinal, version, added, removed)
+                return False
+            live.generation, live.status = generation, "completed"
+            await _sweep(session, live)
+            live.text_sha256 = text_sha256
+            rows = await session.execute(select(StoredPassage.text, func.length(StoredPassage.vector)).where(of_file))
+            sizes = [len(text.encode()) + length for text, length in rows]
+            live.num_passages, live.usage_bytes = len(sizes), sum(sizes)
+        return True
 
 
 async def _sweep(session: AsyncSession, row: StoreFile) -> None:

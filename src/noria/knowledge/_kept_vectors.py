@@ -1,12 +1,7 @@
-"""Where a store's vectors are indexed: in files beside the server, or in PostgreSQL with pgvector.
-
-Both remember up to which version of the store they know its passages (the watermark), so that one that was not told of the last
-changes catches up from the rows.
-"""
+"""Where a store's vectors are indexed: in files beside the server, or in PostgreSQL with pgvector."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -18,43 +13,55 @@ __all__ = ["KeptVectors", "OpenVectors", "embedded_vectors", "pgvector_vectors"]
 
 
 class KeptVectors(VectorIndex, Protocol):
-    """A vector index that lasts. `watermark` is what `save` was given last, None for a new one."""
+    """A vector index that lasts, as of its last `save`."""
 
-    @property
-    def watermark(self) -> str | None: ...
-
-    def save(self, watermark: str = "") -> None: ...
+    def save(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-OpenVectors = Callable[[VectorStore, Path], KeptVectors]
+class OpenVectors(Protocol):
+    """Opens a store's vectors; knows what of them lies elsewhere than in the store's folder. Every method blocks."""
+
+    def __call__(self, store: VectorStore, folder: Path) -> KeptVectors: ...
+
+    def elsewhere(self) -> list[str]:
+        """Ids, in lower case, of the stores that have something there."""
+        ...
+
+    def drop(self, store_id: str) -> None:
+        """Deletes what a store has there, which must not be open."""
+        ...
 
 
-def embedded_vectors(store: VectorStore, folder: Path) -> KeptVectors:
-    return FaissVectorIndex.open(folder / "vectors", store.dimensions)
+class _Embedded:
+    def __call__(self, store: VectorStore, folder: Path) -> KeptVectors:
+        return FaissVectorIndex.open(folder / "vectors", store.dimensions)
+
+    def elsewhere(self) -> list[str]:
+        return []
+
+    def drop(self, store_id: str) -> None:
+        """All of it is in the folder."""
+
+
+class _InPostgres:
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    def __call__(self, store: VectorStore, folder: Path) -> KeptVectors:
+        return PgVectorIndex(self._dsn, name=store.id.lower(), dimensions=store.dimensions)
+
+    def elsewhere(self) -> list[str]:
+        return PgVectorIndex.names(self._dsn)
+
+    def drop(self, store_id: str) -> None:
+        PgVectorIndex.drop_named(self._dsn, store_id.lower())
+
+
+embedded_vectors: OpenVectors = _Embedded()
 
 
 def pgvector_vectors(dsn: str) -> OpenVectors:
     """Tables in this database, one a store; needs the `postgres` extra and the server's `vector` extension."""
-
-    def open_one(store: VectorStore, folder: Path) -> KeptVectors:
-        return _InPostgres(dsn, store, folder / "pgvector-version")
-
-    return open_one
-
-
-class _InPostgres(PgVectorIndex):
-    """Rows are durable when they are added; only the watermark is kept beside the server."""
-
-    def __init__(self, dsn: str, store: VectorStore, note: Path) -> None:
-        super().__init__(dsn, name=store.id.lower(), dimensions=store.dimensions)
-        self._note = note
-        self.watermark = note.read_text() if note.exists() else None
-
-    def save(self, watermark: str = "") -> None:
-        self._note.parent.mkdir(parents=True, exist_ok=True)
-        part = self._note.with_suffix(".part")
-        part.write_text(watermark)
-        part.rename(self._note)
-        self.watermark = watermark
+    return _InPostgres(dsn)

@@ -21,11 +21,13 @@ from noria.tracing import attach_payload, semconv
 
 from ._extractor import ExtractorPool
 from ._filters import parse_filter
-from ._ingest import Embedder, Ingestor, Switched, Vectors
+from ._ingest import Embedder, Ingestor, Vectors
 from ._kept_vectors import OpenVectors, embedded_vectors
+from ._open_stores import OpenStores
 from ._retrieval import FoundPassage, Retrieval
 from ._search import Hit, RankingOptions
 from ._stores import FileCounts, StoreView, VectorStores
+from ._unused_blobs import collect, release
 
 __all__ = ["Knowledge"]
 
@@ -40,12 +42,12 @@ class Knowledge:
     """Use `async with Knowledge.opened(…)`, before the jobs start (it registers its kind of job)."""
 
     def __init__(
-        self, database: Database, blobs: Blobs, jobs: Jobs, embedder: Embedder, extractors: ExtractorPool, retrieval: Retrieval
+        self, database: Database, blobs: Blobs, jobs: Jobs, embedder: Embedder, extractors: ExtractorPool, indexes: OpenStores
     ) -> None:
-        self._database, self._blobs, self._jobs, self._embedder = database, blobs, jobs, embedder
+        self._database, self._blobs, self._jobs, self._embedder, self._indexes = database, blobs, jobs, embedder, indexes
         self.stores = VectorStores(database)
-        self.retrieval = retrieval
-        ingestor = Ingestor(database, blobs, embedder, extractors, self._switched)
+        self.retrieval = Retrieval(database, embedder, indexes)
+        ingestor = Ingestor(database, blobs, embedder, extractors, indexes.reconcile)
         jobs.register(_JOB, ingestor.run)
 
     @classmethod
@@ -61,15 +63,14 @@ class Knowledge:
         open_vectors: OpenVectors = embedded_vectors,
     ) -> AsyncGenerator[Knowledge, None]:
         async with ExtractorPool(size=1) as extractors:
-            retrieval = Retrieval(database, embedder, indexes, open_vectors)
-            knowledge = cls(database, blobs, jobs, embedder, extractors, retrieval)
+            knowledge = cls(database, blobs, jobs, embedder, extractors, OpenStores(database, indexes, open_vectors))
             sweeper = asyncio.ensure_future(knowledge._sweep())
             try:
                 yield knowledge
             finally:
                 sweeper.cancel()
                 await asyncio.gather(sweeper, return_exceptions=True)
-                await knowledge.retrieval.aclose()
+                await knowledge._indexes.aclose()
 
     async def create(
         self,
@@ -98,25 +99,23 @@ class Knowledge:
         """Attaches files and starts the job that ingests them."""
         _require_live(store)
         rows, made = await self.stores.attach(store, entries, batch=batch)
+        # Those that are there already have their new attributes at once, whatever becomes of their passages.
+        await self._indexes.reconcile(store.id, [row.ordinal for row in rows if row.generation])
         if rows:
             ordinals = {"ordinals": [row.ordinal for row in rows]}
             await self._jobs.start(_JOB, store.id, ordinals, project_id=store.project_id)
         return rows, made
 
-    async def _switched(self, switched: Switched) -> None:
-        await self.retrieval.changed(switched)
-
     async def set_attributes(self, row: StoreFile, attributes: Mapping[str, Any]) -> StoreFile:
         changed = await self.stores.set_attributes(row, attributes)
-        await self.retrieval.attributes_changed(row.store_id, row.ordinal)
+        await self._indexes.reconcile(row.store_id, [row.ordinal])
         return changed
 
     async def remove_file(self, row: StoreFile) -> None:
         """Takes a file out of a store; its passages are gone for every search that starts after this."""
         async with self._blobs.references:
-            ids = await self.stores.detach(row)
-            await self._release({row.text_sha256})
-        await self.retrieval.file_removed(row.store_id, row.ordinal, ids)
+            await release(self._database, self._blobs, {await self.stores.detach(row)})
+        await self._indexes.reconcile(row.store_id, [row.ordinal])
 
     async def forget_unused(self, file_id: str) -> bool:
         """Deletes an uploaded file that no store has any more; whether it did."""
@@ -125,7 +124,7 @@ class Knowledge:
                 in_a_store = select(StoreFile.ordinal).where(StoreFile.file_id == file_id).exists()
                 unused = delete(File).where(File.id == file_id, ~in_a_store).returning(File.sha256)
                 sha256 = await session.scalar(unused)
-            await self._release({sha256})
+            await release(self._database, self._blobs, {sha256})
         return sha256 is not None
 
     async def delete(self, store: VectorStore) -> None:
@@ -134,19 +133,8 @@ class Knowledge:
                 query = select(StoreFile.text_sha256).where(StoreFile.store_id == store.id).distinct()
                 texts = set(await session.scalars(query))
             await self.stores.delete(store)
-            await self._release(texts)
-        await self.retrieval.dropped(store.id)
-
-    async def _release(self, sums: set[str | None]) -> None:
-        """Deletes those of these blobs that no row names any more; under `Blobs.references`."""
-        for sha256 in sums - {None}:
-            assert sha256 is not None
-            async with self._database.read() as session:
-                texts = select(StoreFile.ordinal).where(StoreFile.text_sha256 == sha256).limit(1)
-                files = select(File.id).where(File.sha256 == sha256).limit(1)
-                needed = await session.scalar(texts) is not None or await session.scalar(files) is not None
-            if not needed:
-                await self._blobs.delete(sha256)
+            await release(self._database, self._blobs, texts)
+        await self._indexes.drop(store.id)
 
     async def forget_file(self, file: File) -> None:
         """Deletes an uploaded file, from every store too; the blob goes when nothing else needs it."""
@@ -157,7 +145,7 @@ class Knowledge:
         async with self._blobs.references:
             async with self._database.write() as session:
                 await session.execute(delete(File).where(File.id == file.id))
-            await self._release({file.sha256})
+            await release(self._database, self._blobs, {file.sha256})
 
     async def resume(self) -> None:
         """Files that wait for a job that was never started (the server was killed in between) get one."""
@@ -227,13 +215,22 @@ class Knowledge:
         return await self._embedder.embed(texts, model=store.embedding_model, kind="passage")
 
     async def _sweep(self) -> None:
-        """Deletes expired files, and the files of expired stores, now and then."""
+        """Deletes expired files, and the files of expired stores, now and then; once, what deletions and crashes left."""
+        leftovers = True
         while True:
             await asyncio.sleep(_SWEEP_S)
             try:
                 await self._sweep_once(int(time.time()))
+                if leftovers:
+                    await self.collect()
+                    leftovers = False
             except Exception:  # a full disk, a database that is away: the next time may do
                 _log.exception("Expired files could not be removed")
+
+    async def collect(self) -> None:
+        """Deletes what no row names any more: indexes of stores that are gone, and old blobs."""
+        await self._indexes.drop_unknown()
+        await collect(self._database, self._blobs)
 
     async def _sweep_once(self, now: int) -> None:
         async with self._database.read() as session:

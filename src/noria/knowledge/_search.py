@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,15 +23,11 @@ __all__ = [
     "PassageText",
     "Query",
     "RankingOptions",
-    "Reranker",
     "refuse_rewrite_query",
-    "without_near_duplicates",
 ]
 
 _RANK_CONSTANT = 60  # the paper's k: how much the first ranks count above the later ones
 _MIN_CANDIDATES = 50  # taken from each ranking before they are fused
-_NEAR_DUPLICATE = 0.85  # share of common word triples from which two passages say the same
-_WORD = re.compile(r"\w+")
 _RANKERS = ("auto", "default-2024-11-15", "none")
 
 
@@ -47,12 +42,6 @@ class PassageText(Protocol):
 
 
 P = TypeVar("P", bound=PassageText)
-
-
-class Reranker(Protocol):
-    async def rerank(self, query: str, texts: Sequence[str]) -> Sequence[float]:
-        """One score per text, 0 to 1, higher is better."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +62,15 @@ class Hit(Generic[P]):
     dense: Leg | None
     text: Leg | None
     matched_words: tuple[str, ...] = ()
-    rerank_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RankingOptions:
-    """OpenAI's `ranking_options`. A weight of 0 leaves that ranking out (and its index unasked)."""
+    """OpenAI's `ranking_options`. A weight of 0 leaves that ranking out (and its index unasked).
 
-    ranker: str = "auto"
+    Every `ranker` of OpenAI's names is taken and means the same here: there is one fusion and no model that ranks anew.
+    """
+
     score_threshold: float = 0.0
     embedding_weight: float = 1.0
     text_weight: float = 1.0
@@ -96,7 +86,7 @@ class RankingOptions:
         hybrid = options.pop("hybrid_search", None)
         _no_others(options, param)
         if hybrid is None:
-            return cls(ranker, threshold)
+            return cls(threshold)
         if not isinstance(hybrid, Mapping):
             raise InvalidRequest(f"`{param}.hybrid_search` must be an object.", param=f"{param}.hybrid_search")
         weights = dict(hybrid)
@@ -106,7 +96,7 @@ class RankingOptions:
         _no_others(weights, path)
         if embedding + text <= 0:
             raise InvalidRequest(f"`{path}`: at least one weight must be above 0.", param=path)
-        return cls(ranker, threshold, embedding, text)
+        return cls(threshold, embedding, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,36 +108,29 @@ class Query:
     k: int = 10
     allowed: AllowedFiles | None = None
     ranking: RankingOptions = field(default_factory=RankingOptions)
-    drop_near_duplicates: bool = False
 
 
 class HybridSearch:
     """One vector index and one text index over the same passages."""
 
-    def __init__(self, vectors: VectorIndex, texts: TextIndex, *, reranker: Reranker | None = None) -> None:
+    def __init__(self, vectors: VectorIndex, texts: TextIndex) -> None:
         self._vectors = vectors
         self._texts = texts
-        self._reranker = reranker
 
     async def search(self, query: Query, fetch: Callable[[Sequence[int]], Awaitable[Mapping[int, P]]]) -> list[Hit[P]]:
-        """The best `query.k` passages. `fetch` gives the passages of ids; those it does not know (just deleted) are left out."""
-        depth = max(_MIN_CANDIDATES, 4 * query.k)
-        dense, text = await self._rankings(query, depth)
-        fused = _fuse(dense, text, query.ranking)
-        reranker = self._reranker if query.ranking.ranker != "none" else None
-        # More than k are fetched where some may fall out again.
-        wanted = fused[: depth if reranker or query.drop_near_duplicates else query.k]
-        passages = await fetch([hit_id for hit_id, _, _, _ in wanted])
-        hits = [
-            Hit(hit_id, score, passages[hit_id], dense_leg, text_leg)
-            for hit_id, score, dense_leg, text_leg in wanted
-            if hit_id in passages
-        ]
-        if reranker is not None and hits:
-            hits = await _reranked(reranker, query.text, hits)
-        hits = [hit for hit in hits if hit.score >= query.ranking.score_threshold]
-        if query.drop_near_duplicates:
-            hits = without_near_duplicates(hits)
+        """The best `query.k` passages. `fetch` gives the passages of ids; for those that it does not know (just deleted) the
+        next ones come up."""
+        dense, text = await self._rankings(query, max(_MIN_CANDIDATES, 4 * query.k))
+        rest = [row for row in _fuse(dense, text, query.ranking) if row[1] >= query.ranking.score_threshold]
+        hits: list[Hit[P]] = []
+        while rest and len(hits) < query.k:
+            wanted, rest = rest[: query.k], rest[query.k :]
+            passages = await fetch([row[0] for row in wanted])
+            hits += [
+                Hit(hit_id, score, passages[hit_id], dense_leg, text_leg)
+                for hit_id, score, dense_leg, text_leg in wanted
+                if hit_id in passages
+            ]
         return [_explained(hit, query.text) for hit in hits[: query.k]]
 
     async def _rankings(self, query: Query, depth: int) -> tuple[Ranking, Ranking]:
@@ -168,18 +151,6 @@ def refuse_rewrite_query(value: bool | None) -> None:
     """OpenAI's `rewrite_query` is not honoured: silently searching for the query as it is would pretend."""
     if value:
         raise UnsupportedField("`rewrite_query` is not supported.", param="rewrite_query", hint="Leave it out.")
-
-
-def without_near_duplicates(hits: Sequence[Hit[P]]) -> list[Hit[P]]:
-    """The hits without those that repeat an earlier one nearly word for word."""
-    kept: list[Hit[P]] = []
-    seen: list[frozenset[str]] = []
-    for hit in hits:
-        shingles = _shingles(hit.passage.text)
-        if all(len(shingles & other) < _NEAR_DUPLICATE * max(1, len(shingles | other)) for other in seen):
-            kept.append(hit)
-            seen.append(shingles)
-    return kept
 
 
 def _fuse(dense: Ranking, text: Ranking, options: RankingOptions) -> list[tuple[int, float, Leg | None, Leg | None]]:
@@ -208,25 +179,12 @@ def _legs(ranking: Ranking) -> dict[int, Leg]:
     return {hit_id: Leg(rank, score) for rank, (hit_id, score) in enumerate(pairs, start=1)}
 
 
-async def _reranked(reranker: Reranker, query: str, hits: Sequence[Hit[P]]) -> list[Hit[P]]:
-    scores = await reranker.rerank(query, [_whole(hit.passage) for hit in hits])
-    judged = [replace(hit, score=float(score), rerank_score=float(score)) for hit, score in zip(hits, scores, strict=True)]
-    return sorted(judged, key=lambda hit: -hit.score)
-
-
 def _explained(hit: Hit[P], query: str) -> Hit[P]:
     return replace(hit, matched_words=matched_words(query, _whole(hit.passage))) if hit.text is not None else hit
 
 
 def _whole(passage: PassageText) -> str:
     return f"{passage.context}\n{passage.text}" if passage.context else passage.text
-
-
-def _shingles(text: str) -> frozenset[str]:
-    """Word triples, or triples of characters where there are no spaces to speak of."""
-    words = _WORD.findall(text.lower())
-    pieces = words if len(words) * 12 > len(text) else list("".join(words))
-    return frozenset("\0".join(pieces[start : start + 3]) for start in range(max(1, len(pieces) - 2)))
 
 
 def _number(value: object, path: str, *, maximum: float = math.inf) -> float:

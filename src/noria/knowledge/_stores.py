@@ -198,13 +198,12 @@ class VectorStores:
             live.attributes = dict(attributes)
         return live
 
-    async def detach(self, row: StoreFile) -> list[int]:
-        """Takes a file out with its passages, whose ids it returns."""
+    async def detach(self, row: StoreFile) -> str | None:
+        """Takes a file out with its passages; returns the SHA-256 of its text, which it may be the last to name."""
         async with self._database.write() as session:
-            ids = list(await session.scalars(select(StoredPassage.id).where(StoredPassage.file_ordinal == row.ordinal)))
             await session.execute(delete(StoredPassage).where(StoredPassage.file_ordinal == row.ordinal))
-            await session.execute(delete(StoreFile).where(StoreFile.ordinal == row.ordinal))
-        return ids
+            gone = delete(StoreFile).where(StoreFile.ordinal == row.ordinal).returning(StoreFile.text_sha256)
+            return await session.scalar(gone)
 
     async def batch(self, store: VectorStore, batch_id: str) -> tuple[FileBatch, FileCounts]:
         async with self._database.read() as session:

@@ -106,12 +106,16 @@ class Blobs:
         with contextlib.suppress(FileNotFoundError):
             await asyncio.to_thread(self._fs.rm, f"{self._root}/tmp", recursive=True)
 
-    def all(self) -> Iterator[str]:
-        """The SHA-256 of every blob."""
-        for path in self._fs.find(self._root):
-            name = str(path).rsplit("/", 1)[-1]
-            if len(name) == 64:
-                yield name
+    def put_before(self, moment: float) -> set[str]:
+        """The SHA-256 of every blob put before this time (Unix seconds). Blocks. Of a store that is not a folder of this
+        machine: none, for others may use it too."""
+        from fsspec.implementations.local import LocalFileSystem
+
+        if not isinstance(self._fs, LocalFileSystem):
+            return set()
+        entries: dict[str, Any] = dict(self._fs.find(self._root, detail=True))
+        names = {path.rsplit("/", 1)[-1]: entry["mtime"] for path, entry in entries.items()}
+        return {name for name, put_at in names.items() if len(name) == 64 and put_at < moment}
 
 
 class _Writer:

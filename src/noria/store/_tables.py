@@ -107,8 +107,6 @@ class File(Base):
 
 
 class VectorStore(Base):
-    """`version` rises with every change of its passages; an index saved at an older one catches up when opened."""
-
     __tablename__ = "vector_store"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("project.id"), index=True)
@@ -120,7 +118,6 @@ class VectorStore(Base):
     expires_after_days: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[int] = mapped_column(BigInteger, default=now)
     last_active_at: Mapped[int] = mapped_column(BigInteger, default=now)
-    version: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class FileBatch(Base):
@@ -132,13 +129,13 @@ class FileBatch(Base):
 
 
 class StoreFile(Base):
-    """A file in a vector store. `generation` is the live one: passages of another are invisible and swept later.
-
-    `changed_version` is the store's version at which this file last changed.
-    """
+    """A file in a vector store. `generation` is the live one: passages of another are invisible and swept later."""
 
     __tablename__ = "store_file"
-    __table_args__ = (UniqueConstraint("store_id", "file_id"),)
+    __table_args__ = (
+        UniqueConstraint("store_id", "file_id"),
+        {"sqlite_autoincrement": True},  # an ordinal is never used again: a job may still hold it
+    )
     ordinal: Mapped[int] = mapped_column(BIG_ID, primary_key=True, autoincrement=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("project.id"))
     store_id: Mapped[str] = mapped_column(ForeignKey("vector_store.id", ondelete="CASCADE"), index=True)
@@ -153,7 +150,6 @@ class StoreFile(Base):
     generation: Mapped[int] = mapped_column(Integer, default=0)
     usage_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     num_passages: Mapped[int] = mapped_column(Integer, default=0)
-    changed_version: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[int] = mapped_column(BigInteger, default=now)
 
 

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from noria.errors import Conflict
+from noria.errors import Conflict, Unavailable
 from noria.knowledge.index import AllowedFiles, RebuildNeeded, TantivyTextIndex, matched_words, query_terms
 
 TEXTS = [
@@ -21,13 +22,17 @@ TEXTS = [
     "Norias were built in Hama, Syria. Café culture is younger.",
     "向量数据库用于检索增强生成，支持中文分词。",
     "Error code E-4711: the pump_motor did not start.",
+    "हिन्दी भारत की एक भाषा है।",
+    "ประเทศไทยมีแม่น้ำหลายสาย",
+    "東京のラーメン屋さん",
+    "Send the re\u0301sume\u0301 today.",
 ]
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[TantivyTextIndex]:
     index = TantivyTextIndex(tmp_path)
-    index.add(np.arange(5), np.arange(5), TEXTS)
+    index.add(np.arange(len(TEXTS)), np.arange(len(TEXTS)), TEXTS)
     yield index
     index.close()
 
@@ -43,6 +48,12 @@ def index(tmp_path: Path) -> Iterator[TantivyTextIndex]:
         ("中文检索", 3),
         ("4711", 4),
         ("RAG 检索 增强", 3),
+        ("हिन्दी", 5),
+        ("की भाषा", 5),
+        ("แม่น้ำ", 6),
+        ("ラーメン", 7),
+        ("résumé", 8),
+        ("re\u0301sume\u0301", 8),
     ],
 )
 def test_the_best_match_comes_first(index: TantivyTextIndex, query: str, expected: int) -> None:
@@ -85,23 +96,61 @@ def test_add_replaces_and_remove_is_immediate(index: TantivyTextIndex) -> None:
     assert index.search("wheel", 5).ids.tolist() == []
     index.remove(np.array([1, 77]))
     assert index.search("河水", 5).ids.tolist() == []
-    assert len(index) == 4
+    assert len(index) == len(TEXTS) - 1
 
 
 def test_opened_again(tmp_path: Path) -> None:
     index = TantivyTextIndex(tmp_path)
-    index.add(np.arange(5), np.arange(5), TEXTS)
+    index.add(np.arange(len(TEXTS)), np.arange(len(TEXTS)), TEXTS)
+    other = TantivyTextIndex(tmp_path)
     with pytest.raises(Conflict):
-        TantivyTextIndex(tmp_path)
+        other.remove(np.arange(1))
     index.close()
     again = TantivyTextIndex(tmp_path)
     assert again.search("wheel", 1).ids.tolist() == [0]
     again.close()
 
 
+def test_what_an_index_holds(index: TantivyTextIndex) -> None:
+    index.remove(np.array([1, 77]))
+    assert sorted(index.ids()) == [0, 2, 3, 4, 5, 6, 7, 8]
+    assert sorted(index.ids(np.array([1, 2, 9]))) == [2]
+
+
+def test_a_writer_costs_threads_only_while_it_writes(tmp_path: Path) -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    index = TantivyTextIndex(tmp_path)
+    assert index.search("wheel", 5).ids.tolist() == []
+    reading = threads()
+    for number in range(3):
+        index.add(np.array([number]), np.array([number]), ["a wheel"])
+        assert index.search("wheel", 5).ids.tolist() == list(range(number + 1))
+        assert threads() > reading
+        index.rest()
+        deadline = time.monotonic() + 5  # they end soon after
+        while threads() > reading and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threads() <= reading
+        assert index.search("wheel", 5).ids.tolist() == list(range(number + 1))
+    index.close()
+
+
+def test_a_change_that_fails_is_not_half_there(index: TantivyTextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_text: str) -> str:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("noria.knowledge.index._tantivy.segment", full)
+    with pytest.raises(Unavailable, match="No space left"):
+        index.add(np.arange(len(TEXTS)), np.arange(len(TEXTS)), TEXTS)
+    index.remove(np.array([4]))
+    assert sorted(index.ids()) == [0, 1, 2, 3, 5, 6, 7, 8]
+
+
 def test_damage_is_told(tmp_path: Path) -> None:
     index = TantivyTextIndex(tmp_path)
-    index.add(np.arange(5), np.arange(5), TEXTS)
+    index.add(np.arange(len(TEXTS)), np.arange(len(TEXTS)), TEXTS)
     index.close()
     (tmp_path / "meta.json").write_text("{")
     with pytest.raises(RebuildNeeded):
@@ -110,7 +159,7 @@ def test_damage_is_told(tmp_path: Path) -> None:
 
 def test_a_missing_segment_is_told(tmp_path: Path) -> None:
     index = TantivyTextIndex(tmp_path)
-    index.add(np.arange(5), np.arange(5), TEXTS)
+    index.add(np.arange(len(TEXTS)), np.arange(len(TEXTS)), TEXTS)
     index.close()
     for path in tmp_path.glob("*.term"):
         path.unlink()
@@ -145,7 +194,7 @@ def test_kill_9_loses_nothing_that_was_added(tmp_path: Path) -> None:
 
 def test_readers_while_one_writes(tmp_path: Path) -> None:
     index = TantivyTextIndex(tmp_path)
-    index.add(np.arange(5), np.arange(5), TEXTS)
+    index.add(np.arange(len(TEXTS)), np.arange(len(TEXTS)), TEXTS)
     stop = threading.Event()
     failures: list[BaseException] = []
 

@@ -10,7 +10,6 @@ from noria.knowledge.index._contract import (
     TextIndex,
     VectorIndex,
 )
-from noria.knowledge.index._exact import ExactVectorIndex
 from noria.knowledge.index._faiss import FaissVectorIndex
 from noria.knowledge.index._pgvector import PgVectorIndex
 from noria.knowledge.index._tantivy import TantivyTextIndex
@@ -19,7 +18,6 @@ from noria.knowledge.index._terms import index_terms, matched_words, query_terms
 __all__ = [
     "AllowedFiles",
     "Bools",
-    "ExactVectorIndex",
     "FaissVectorIndex",
     "Floats",
     "Ints",

@@ -97,6 +97,10 @@ class VectorIndex(Protocol):
         """At once: no search that begins later finds them. Unknown ids are ignored."""
         ...
 
+    def ids(self, files: Ints | None = None) -> Ints:
+        """The ids of the passages that it holds, of these files or of all, in no order."""
+        ...
+
     def search(self, vector: Floats, k: int, allowed: AllowedFiles | None = None) -> Ranking:
         """The `k` nearest of the allowed passages, by cosine."""
         ...
@@ -108,6 +112,8 @@ class TextIndex(Protocol):
     def add(self, ids: Ints, files: Ints, texts: Sequence[str]) -> None: ...
 
     def remove(self, ids: Ints) -> None: ...
+
+    def ids(self, files: Ints | None = None) -> Ints: ...
 
     def search(self, query: str, k: int, allowed: AllowedFiles | None = None) -> Ranking:
         """The `k` best allowed passages that share a term with `query`, by BM25."""

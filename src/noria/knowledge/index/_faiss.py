@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from noria.knowledge.index._contract import AllowedFiles, Bools, Floats, Ints, Ranking, unit_vectors
-from noria.knowledge.index._exact import best
 from noria.knowledge.index._snapshot import Snapshot, SnapshotFolder, load_faiss
 
 __all__ = ["FaissVectorIndex"]
@@ -76,24 +75,26 @@ class FaissVectorIndex:
         self._state = self._empty()
         self._writing = threading.Lock()
         self._folder: SnapshotFolder | None = None
-        self.watermark: str | None = None
 
     @classmethod
     def open(cls, folder: Path, dimensions: int, *, first_graph_rows: int = _FIRST_GRAPH_ROWS) -> FaissVectorIndex:
-        """The index as last saved, empty when the folder is new; `watermark` is what `save` was given then.
+        """The index as last saved, empty when the folder is new.
 
         Raises RebuildNeeded when the files are torn or of another kind, Conflict when another process has it open.
         """
         index = cls(dimensions, first_graph_rows=first_graph_rows)
         index._folder = SnapshotFolder(folder, dimensions)
-        snapshot = index._folder.read()
-        if snapshot is not None:
-            index.watermark = snapshot.watermark
-            index._restore(snapshot)
+        try:
+            snapshot = index._folder.read()
+            if snapshot is not None:
+                index._restore(snapshot)
+        except BaseException:
+            index.close()
+            raise
         return index
 
-    def save(self, watermark: str = "") -> None:
-        """Make everything so far durable, in one step. `watermark` tells the caller later what is in it."""
+    def save(self) -> None:
+        """Make everything so far durable, in one step."""
         assert self._folder is not None, "opened without a folder"
         with self._writing:
             state = self._state
@@ -105,13 +106,12 @@ class FaissVectorIndex:
                     alive=state.alive[: state.num_rows],
                     graph=state.graph,
                     num_graph=state.num_graph,
-                    watermark=watermark,
                 )
             )
-            self.watermark = watermark
 
     def close(self) -> None:
-        """Let another process open the folder. Saves nothing."""
+        """Let another process open the folder, and go of the memory. Saves nothing."""
+        self._state = self._empty()
         if self._folder is not None:
             self._folder.close()
 
@@ -138,6 +138,13 @@ class FaissVectorIndex:
             if dead > max(_COMPACT_AT_DEAD * state.num_rows, self._tail_rows):
                 self._compact()
 
+    def ids(self, files: Ints | None = None) -> Ints:
+        state = self._state
+        held = state.alive[: state.num_rows]
+        if files is not None:
+            held = held & np.isin(state.files[: state.num_rows], files)
+        return state.ids[: state.num_rows][held]
+
     def search(self, vector: Floats, k: int, allowed: AllowedFiles | None = None) -> Ranking:
         state = self._state
         query = unit_vectors(vector, self._dimensions)
@@ -149,13 +156,13 @@ class FaissVectorIndex:
             return Ranking.empty()
         if num_usable <= max(self._exact_rows, k) or state.graph is None:
             rows = np.flatnonzero(usable)
-            return best(state.ids[rows], _compare(state, rows, query), k)
+            return _best(state.ids[rows], _compare(state, rows, query), k)
         found, scores = _search_graph(state, query, k, usable)
         newest = np.flatnonzero(usable[state.num_graph :]) + state.num_graph
         if newest.size:
             found = np.concatenate([found, newest])
             scores = np.concatenate([scores, _compare(state, newest, query)])
-        return best(state.ids[found], scores, k)
+        return _best(state.ids[found], scores, k)
 
     def _empty(self) -> _State:
         nothing = np.empty((0, self._dimensions), np.float32)
@@ -224,6 +231,15 @@ class FaissVectorIndex:
             tail = vectors[snapshot.num_graph :]
             state = replace(self._with_graph(state, snapshot.graph), tail=tail)
         self._state = state
+
+
+def _best(ids: Ints, scores: Floats, k: int) -> Ranking:
+    """The `k` highest, best first; equal scores by id, so that a search is deterministic."""
+    if scores.size > 4 * k:
+        chosen = np.argpartition(-scores, k)[:k]
+        ids, scores = ids[chosen], scores[chosen]
+    order = np.lexsort((ids, -scores))[:k]
+    return Ranking(ids[order], scores[order].astype(np.float32))
 
 
 def _compare(state: _State, rows: Ints, query: Floats) -> Floats:

@@ -34,7 +34,6 @@ class Snapshot:
     alive: Bools
     graph: Any  # faiss index over the first `num_graph` vectors, or None
     num_graph: int
-    watermark: str
 
 
 class SnapshotFolder:
@@ -71,7 +70,6 @@ class SnapshotFolder:
                 alive=np.frombuffer(contents["alive"], np.bool_).copy(),
                 graph=_graph_from(contents.get("graph"), vectors[: manifest["num_graph"]]),
                 num_graph=manifest["num_graph"],
-                watermark=manifest["watermark"],
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise self._damaged(str(error)) from error
@@ -97,7 +95,6 @@ class SnapshotFolder:
             "dimensions": self._dimensions,
             "generation": generation,
             "num_graph": snapshot.num_graph,
-            "watermark": snapshot.watermark,
             "files": files,
         }
         temporary = self._folder / (_MANIFEST + ".new")

@@ -1,19 +1,21 @@
 """The embedded text index: BM25 by tantivy over segmented, stemmed terms.
 
-Tantivy's commit is atomic and its writer holds a file lock; a reader works on the last commit. A filter that leaves few
-files goes into the query as a set of file ordinals; a wide one is applied to the ranking, which is then taken longer.
+Tantivy's commit is atomic and its writer holds a file lock; a reader works on the last commit. A writer costs seven threads, so
+there is one only from the first change to the next `rest`. A filter that leaves few files goes into the query as a set of
+file ordinals; a wide one is applied to the ranking, which is then taken longer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from noria.errors import Conflict
+from noria.errors import Conflict, Unavailable
 from noria.knowledge.index._contract import AllowedFiles, Ints, Ranking, RebuildNeeded
 from noria.knowledge.index._terms import query_terms, segment, text_analyzer
 
@@ -22,12 +24,15 @@ __all__ = ["TantivyTextIndex"]
 _ANALYZER = "noria"
 _WRITER_BYTES = 64 * 1024 * 1024
 _FORMAT_FILE = "noria-format"
-_FORMAT = "1"  # raise it when terms are made differently: the index must then be rebuilt
+_FORMAT = "2"  # raise it when terms are made differently: the index must then be rebuilt
 _WIDE_SHARE = 0.08  # share of files from which filtering a longer ranking is cheaper than asking for each file
 
 
 class TantivyTextIndex:
-    """Opens the index in `folder`, or makes a new one. Raises RebuildNeeded, or Conflict when another process writes to it."""
+    """Opens the index in `folder`, or makes a new one; raises RebuildNeeded.
+
+    A change raises Conflict when another process writes to it, Unavailable when the disk takes nothing.
+    """
 
     def __init__(self, folder: Path) -> None:
         import tantivy
@@ -45,32 +50,33 @@ class TantivyTextIndex:
         self._index: Any = self._open()
         self._index.register_tokenizer(_ANALYZER, text_analyzer())
         self._writing = threading.Lock()
-        try:
-            self._writer: Any = self._index.writer(heap_size=_WRITER_BYTES, num_threads=1)
-        except ValueError as error:
-            raise Conflict(
-                f"The text index in {folder} is open in another process.", hint="Only one server may use a home at a time."
-            ) from error
+        self._writer: Any = None
 
     def __len__(self) -> int:
         return int(self._index.searcher().num_docs)
 
     def add(self, ids: Ints, files: Ints, texts: Sequence[str]) -> None:
         assert len(ids) == len(texts) == len(files), "one text and one file per id"
-        with self._writing:
-            self._delete(ids)
+        with self._changing() as writer:
+            self._delete(writer, ids)
             for identifier, ordinal, text in zip(ids.tolist(), files.tolist(), texts, strict=True):
                 document = self._tantivy.Document()
                 document.add_unsigned("id", identifier)
                 document.add_unsigned("file", ordinal)
                 document.add_text("body", segment(text))
-                self._writer.add_document(document)
-            self._commit()
+                writer.add_document(document)
 
     def remove(self, ids: Ints) -> None:
-        with self._writing:
-            self._delete(ids)
-            self._commit()
+        with self._changing() as writer:
+            self._delete(writer, ids)
+
+    def ids(self, files: Ints | None = None) -> Ints:
+        searcher, query = self._index.searcher(), self._tantivy.Query
+        if not searcher.num_docs:
+            return np.empty(0, np.int64)
+        asked = query.all_query() if files is None else query.term_set_query(self._schema, "file", files.tolist())
+        addresses = [address for _, address in self._hits(searcher, asked, searcher.num_docs)]
+        return np.array(searcher.fast_field_values("id", addresses), np.int64)
 
     def search(self, query: str, k: int, allowed: AllowedFiles | None = None) -> Ranking:
         terms = list(query_terms(query))
@@ -93,12 +99,18 @@ class TantivyTextIndex:
                 return _ranking(searcher, [hits[row] for row in kept])
         return _ranking(searcher, self._hits(searcher, self._within(asked, allowed), k))
 
-    def close(self) -> None:
-        """Wait for merges and release the writer's lock."""
+    def rest(self) -> None:
+        """Wait for merges and let the writer go, until the next change."""
         with self._writing:
             writer, self._writer = self._writer, None
             if writer is not None:
-                writer.wait_merging_threads()
+                with contextlib.suppress(ValueError):  # a merge that failed changes nothing
+                    writer.wait_merging_threads()
+
+    def close(self) -> None:
+        """Let go of the files and the reader's thread; nothing may be asked of it after that."""
+        self.rest()
+        self._index = None
 
     def _open(self) -> Any:
         format_file = self._folder / _FORMAT_FILE
@@ -116,15 +128,40 @@ class TantivyTextIndex:
         format_file.write_text(_FORMAT)
         return index
 
-    def _delete(self, ids: Ints) -> None:
+    @contextlib.contextmanager
+    def _changing(self) -> Generator[Any]:
+        """The writer; what it was given in the block is committed at the end, or none of it when anything raises."""
+        with self._writing:
+            try:
+                writer = self._writer = self._writer or self._new_writer()
+                yield writer
+                writer.commit()
+                self._index.reload()
+            except BaseException as error:
+                self._writer = None  # with what it was given; another begins at the last commit
+                if isinstance(error, (ValueError, OSError)):
+                    raise Unavailable(
+                        f"The text index in {self._folder} cannot be written: {error}.",
+                        hint="Is the disk full?",
+                        retry_after_s=30,
+                    ) from error
+                raise
+
+    def _new_writer(self) -> Any:
+        try:
+            return self._index.writer(heap_size=_WRITER_BYTES, num_threads=1)
+        except ValueError as error:
+            if "Lock" not in str(error):
+                raise
+            raise Conflict(
+                f"The text index in {self._folder} is written by another process.",
+                hint="Only one server may use a home at a time.",
+            ) from error
+
+    def _delete(self, writer: Any, ids: Ints) -> None:
         # Not delete_documents_by_term: it takes a Python int for a signed term and so finds nothing (tantivy 0.27).
         if len(ids):
-            query = self._tantivy.Query.term_set_query(self._schema, "id", ids.tolist())
-            self._writer.delete_documents_by_query(query)
-
-    def _commit(self) -> None:
-        self._writer.commit()
-        self._index.reload()
+            writer.delete_documents_by_query(self._tantivy.Query.term_set_query(self._schema, "id", ids.tolist()))
 
     def _any_of(self, terms: Sequence[str]) -> Any:
         query, occur = self._tantivy.Query, self._tantivy.Occur
