@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from noria.errors import NotFound, Unavailable
-from noria.knowledge import _open_stores, pgvector_vectors
+from noria.knowledge import Block, Document, _open_stores, pgvector_vectors
+from noria.knowledge._ingest import Ingestor
 from noria.knowledge._open_stores import OpenStores
 from noria.knowledge._unused_blobs import _NAMES
 from noria.knowledge.index import PgVectorIndex, TantivyTextIndex
 from noria.store import Base, Database, File, StoredPassage, StoreFile, VectorStore
 
-from .stores import Shelf
+from .stores import Shelf, WordEmbedder
 
 OLD = [f"old wheel number {number}" for number in range(60)]
 NEW = [f"new wheel number {number}" for number in range(20)]
@@ -267,3 +269,44 @@ def test_every_column_that_may_name_a_blob_is_known() -> None:
     others = {"passage.sha256", "tuned_model.sha256", "idempotency.request_sha256"}  # a passage's text, weights, a body
     found = {str(column) for table in Base.metadata.tables.values() for column in table.columns if "sha256" in column.name}
     assert found - others == {f"{column.class_.__tablename__}.{column.key}" for column in _NAMES}
+
+
+class Reading:
+    """Reads every file as this text; `then` happens before it is done. Also a job that nobody stops."""
+
+    def __init__(self, text: str, then: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._text, self._then = text, then
+
+    async def extract(self, _data: bytes, *, filename: str) -> Document:
+        if self._then is not None:
+            await self._then()
+        return Document(self._text, (Block("paragraph", 0, len(self._text)),), "text")
+
+    async def progress(self, *_: Any, **__: Any) -> None: ...
+
+    def check(self) -> None: ...
+
+
+async def test_texts_that_no_row_names_are_released(shelf: Shelf) -> None:
+    store = await shelf.store()
+    upload = await shelf.blobs.put(b"the upload")
+    file_id = await shelf.upload()
+    async with shelf.database.write() as session:
+        file = await session.get_one(File, file_id)
+        file.sha256 = upload.sha256
+
+    async def cancel() -> None:
+        async with shelf.database.write() as session:
+            await session.execute(update(StoreFile).values(status="cancelled"))
+
+    async def ingested(text: str, then: Callable[[], Awaitable[None]] | None = None) -> set[str]:
+        (row,), _ = await shelf.knowledge.stores.attach(store, [{"file_id": file_id}])
+        reading: Any = Reading(text, then)
+        ingestor = Ingestor(shelf.database, shelf.blobs, WordEmbedder(), reading, shelf.indexes.reconcile)
+        await ingestor._file(row, file, reading, 0, 1)
+        return shelf.blobs.put_before(1e11) - {upload.sha256}
+
+    first, second = (hashlib.sha256(text).hexdigest() for text in (b"first", b"second"))
+    assert await ingested("first") == {first}
+    assert await ingested("second") == {second}, "the text before it stays"
+    assert await ingested("third", cancel) == {second}, "the text of what was cancelled stays"

@@ -13,7 +13,7 @@ from noria.knowledge.index._contract import (
 from noria.knowledge.index._faiss import FaissVectorIndex
 from noria.knowledge.index._pgvector import PgVectorIndex
 from noria.knowledge.index._tantivy import TantivyTextIndex
-from noria.knowledge.index._terms import index_terms, matched_words, query_terms
+from noria.knowledge.index._terms import index_terms, matched_words, query_terms, segment
 
 __all__ = [
     "AllowedFiles",
@@ -30,4 +30,5 @@ __all__ = [
     "index_terms",
     "matched_words",
     "query_terms",
+    "segment",
 ]
