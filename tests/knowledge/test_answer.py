@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,18 @@ def test_rows_and_headings_are_sentences_of_their_own() -> None:
     assert [text[a:b] for a, b in passage_sentences(text)] == [
         "## Parts", "One.", "Two.", "- first item", "- second item", "| a | b |", "| 1 | 2 |"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", " \n", "\t", "\n- "])
+def test_long_runs_of_white_space_take_no_time(blank: str) -> None:
+    text = f"The first wheel turns.{blank * 8_000}The second one stands."
+    begun = time.process_time()
+    spans = passage_sentences(text)
+    checked = cite(f"Seventeen of them still stand.{blank * 8_000}x [1]", SOURCES)
+    assert time.process_time() - begun < 0.5
+    assert (text[slice(*spans[0])], text[slice(*spans[-1])])[0].startswith("The first wheel turns.")
+    assert text[slice(*spans[-1])].endswith("The second one stands.")
+    assert checked.unsupported or checked.citations
 
 
 SOURCES = [Source(number, one, one.passage.text) for number, one in enumerate([WHEELS, CHINESE, TABLE], start=1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from itertools import pairwise
 
 import pytest
@@ -126,6 +127,22 @@ def test_a_passage_knows_where_each_part_of_it_stands() -> None:
     assert place(passage, passage.text.index("Tighten")) == (None, ("Manual", "Belt"))
     assert place(passage, passage.text.index("## Belt")) == (None, ("Manual", "Belt"))
     assert place(passage, 0) == (None, ("Manual", "Oil"))
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\xa0"])
+def test_a_long_run_of_white_space_takes_no_time(blank: str) -> None:
+    document = markdown("```\nx = 1\n" + blank * 20_000 + "\n" + blank * 20_000 + "y\n```\n")
+    begun = time.process_time()
+    passages = split(document, Chunking(100), count_tokens)
+    assert time.process_time() - begun < 0.5
+    assert_invariants(document, passages, Chunking(100))
+
+
+def test_a_passage_of_few_tokens_is_not_long_for_its_white_space() -> None:
+    document = markdown("```\n" + ("word\n" + "\n" * 500) * 60 + "```\n")
+    passages = split(document, Chunking(100), count_tokens)
+    assert_invariants(document, passages, Chunking(100))
+    assert max(len(passage.text) for passage in passages) <= 1600
 
 
 def test_static_chunks_overlap_and_never_end_with_a_heading() -> None:

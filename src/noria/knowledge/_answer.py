@@ -44,7 +44,7 @@ _INSTRUCTIONS = (
     "Answer in the language of the question."
 )
 _BLANK_LINES = re.compile(r"\n\s*\n")
-_LIST_OR_ROW = re.compile(r"^\s*(?:[-*+•]|\d+[.)])\s|\|", re.MULTILINE)
+_LIST_OR_ROW = re.compile(r"^[^\S\n]*(?:[-*+•]|\d+[.)])\s|\|", re.MULTILINE)
 _LINE = re.compile(r"[^\n]+")
 _HEADING = re.compile(r"\s*#{1,6}\s")
 _MIN_SENTENCE_TERMS = 2

@@ -23,7 +23,7 @@ P = TypeVar("P", bound=PassageText)
 
 _MIN_OVERLAP = 0.6
 _MARKED_MIN_OVERLAP = 0.5  # the model itself says where it is from
-_MARKER = re.compile(r"\s*\[(\d{1,2}(?:\s*,\s*\d{1,2})*)\]")
+_MARKER = re.compile(r"(?:(?<!\s)\s+)?\[(\d{1,2}(?:\s*,\s*\d{1,2})*)\]")
 _TRAILING_MARKERS = re.compile(r"(?:\s*\[\d{1,2}(?:\s*,\s*\d{1,2})*\])+[.。]?")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _NAME = re.compile(r"\b[A-Z][\w'’-]*")

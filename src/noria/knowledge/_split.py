@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,7 @@ __all__ = ["Chunking", "CountTokens", "Passage", "Place", "split"]
 CountTokens = Callable[[str], int]
 
 _MAX_CONTEXT_CHARS = 240  # about 60–80 tokens: with 400 of text it still fits a 512-token embedder
-_CHARS_PER_TOKEN_BOUND = 16  # a longer piece than this per token is cut without counting it whole
-_LINE = re.compile(r"[^\n]*\S[^\n]*")
+_CHARS_PER_TOKEN_BOUND = 16  # a longer piece than this per token is cut without counting it whole; white space has no tokens
 _SOFT_BREAK = re.compile(r"[\s,，、;:：)\]}>。]")
 
 
@@ -136,6 +135,7 @@ class _Packer:
         self._count = count_tokens
         # Shorter sections than this are put together with the next one.
         self._min_tokens = chunking.max_tokens // 4
+        self._max_chars = chunking.max_tokens * _CHARS_PER_TOKEN_BOUND
 
     def pack(self) -> list[Passage]:
         passages: list[Passage] = []
@@ -144,12 +144,12 @@ class _Packer:
             end, at_section = self._end_of(first)
             # `first` may lie in what is already covered (overlap); each passage must reach beyond that.
             end = max(end, covered + 1)
-            while (num_tokens := self._tokens(first, end)) > self._chunking.max_tokens and end - first > 1:
+            while self._is_too_long(first, end) and end - first > 1:
                 if end > covered + 1:
                     end -= 1
                 else:
                     first += 1
-            passages.append(self._passage(first, end, num_tokens))
+            passages.append(self._passage(first, end, self._tokens(first, end)))
             covered = end
             first = covered if at_section else self._overlap_from(first, covered)
         return passages
@@ -162,7 +162,8 @@ class _Packer:
             unit = units[index]
             if unit.begins_section and total >= self._min_tokens:
                 return index, True
-            if total + unit.num_tokens > self._chunking.max_tokens and index > first:
+            too_long = total + unit.num_tokens > self._chunking.max_tokens or self._num_chars(first, index + 1) > self._max_chars
+            if too_long and index > first:
                 return self._best_cut(first, sizes), False
             total += unit.num_tokens
             sizes.append(total)
@@ -184,6 +185,12 @@ class _Packer:
     def _fingerprint(self, index: int) -> int:
         unit = self._units[index]
         return zlib.crc32(self._document.text[unit.start : unit.end].encode())
+
+    def _is_too_long(self, first: int, end: int) -> bool:
+        return self._num_chars(first, end) > self._max_chars or self._tokens(first, end) > self._chunking.max_tokens
+
+    def _num_chars(self, first: int, end: int) -> int:
+        return self._units[end - 1].end - self._units[first].start
 
     def _tokens(self, first: int, end: int) -> int:
         return self._count(self._document.text[self._units[first].start : self._units[end - 1].end])
@@ -261,7 +268,7 @@ def _units_of(text: str, block: Block, max_tokens: int, count_tokens: CountToken
     elif block.kind == "heading":
         spans = [(block.start, block.end)]
     else:
-        spans = [_trimmed(text, match.start(), match.end()) for match in _LINE.finditer(text, block.start, block.end)]
+        spans = _lines(text, block.start, block.end)
     units: list[_Unit] = []
     for start, end in spans:
         for piece_start, piece_end, num_tokens in _pieces(text, start, end, max_tokens, count_tokens):
@@ -269,9 +276,17 @@ def _units_of(text: str, block: Block, max_tokens: int, count_tokens: CountToken
     return units
 
 
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """Without white space at the end; indentation at the beginning means something in code and lists."""
-    return start, start + len(text[start:end].rstrip())
+def _lines(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The lines that are not blank, without white space at their ends; indentation means something in code and lists.
+
+    By hand: an expression that looks for a line with something on it takes quadratic time on a long blank one.
+    """
+    while start < end:
+        found = text.find("\n", start, end)
+        stop = found if found >= 0 else end
+        if line := text[start:stop].rstrip():
+            yield start, start + len(line)
+        start = stop + 1
 
 
 def _pieces(text: str, start: int, end: int, max_tokens: int, count_tokens: CountTokens) -> list[tuple[int, int, int]]:
@@ -292,7 +307,8 @@ def _pieces(text: str, start: int, end: int, max_tokens: int, count_tokens: Coun
         if num_tokens > max_tokens:
             soft = piece_end = stop
             num_tokens = count_tokens(text[start:stop])
-        pieces.append((start, piece_end, num_tokens))
+        if text[start:piece_end].strip():  # else a long indentation alone
+            pieces.append((start, piece_end, num_tokens))
         start = soft
         while start < end and text[start].isspace():
             start += 1
