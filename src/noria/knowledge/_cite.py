@@ -1,8 +1,8 @@
 """Checks an answer against its sources, sentence by sentence, and points at the words that carry each.
 
 A sentence is supported when a stretch of at most two sentences of one passage holds most of its content words and all
-of its numbers, and the passage holds every name in it. That is a check of words, not of logic: it catches invented figures and
-names and sentences from nowhere; it does not catch a "not" that was dropped.
+of its numbers, in digits or in words, and the passage holds every name in it. That is a check of words, not of logic: it
+catches invented figures and names and sentences from nowhere; it does not catch a "not" that was dropped.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from noria.knowledge._answer import Source, passage_sentences
+from noria.knowledge._facts import Facts, facts_of, holds_names, is_numeral, numbers_in
 from noria.knowledge._search import Hit, PassageText
-from noria.knowledge._sentences import sentence_spans
 from noria.knowledge.index import index_terms, query_terms
 
 __all__ = ["CheckedAnswer", "Citation", "cite"]
@@ -25,9 +25,6 @@ _MIN_OVERLAP = 0.6
 _MARKED_MIN_OVERLAP = 0.5  # the model itself says where it is from
 _MARKER = re.compile(r"(?:(?<!\s)\s+)?\[(\d{1,2}(?:\s*,\s*\d{1,2})*)\]")
 _TRAILING_MARKERS = re.compile(r"(?:\s*\[\d{1,2}(?:\s*,\s*\d{1,2})*\])+[.。]?")
-_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-_NAME = re.compile(r"\b[A-Z][\w'’-]*")
-_GROUPING = re.compile(r"(?<=\d),(?=\d{3}\b)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +87,40 @@ def _numbers_of(text: str) -> list[int]:
 
 def _support(sentence: str, source: Source[P], min_overlap: float) -> Citation[P] | None:
     passage = source.hit.passage
-    terms = set(query_terms(sentence))
-    if not terms or not _holds_names(f"{passage.context}\n{passage.text}", sentence):
+    terms, facts = set(query_terms(sentence)), facts_of(sentence)
+    if not terms or not holds_names(f"{passage.context}\n{passage.text}", facts):
         return None
-    start, end, overlap = _best_stretch(passage.text, terms, _numbers(sentence))
+    start, end, overlap = _best_stretch(passage.text, terms, facts)
     if overlap < min_overlap:
         return None
     return Citation(0, 0, source.number, source.hit, start, end, round(overlap, 3))
 
 
-def _best_stretch(text: str, terms: set[str], numbers: set[str]) -> tuple[int, int, float]:
+def _best_stretch(text: str, terms: set[str], facts: Facts) -> tuple[int, int, float]:
     """The sentence that holds all of the numbers and most of the terms; two neighbours only where no sentence will do.
 
     Numbers must stand where the words do: elsewhere in the passage they belong to something else.
     """
     spans = passage_sentences(text)
+    worded = {term for term in terms if not is_numeral(term)} or terms  # numbers may be written otherwise
     held = [terms & index_terms(text[start:end]) for start, end in spans]
     best = (0, 0, 0.0)
     for width in (1, 2):
         for index in range(len(spans) - width + 1):
             start, end = spans[index][0], spans[index + width - 1][1]
-            share = len(frozenset[str]().union(*held[index : index + width])) / len(terms)
-            if share > best[2] and numbers <= _numbers(text[start:end]):
+            found = frozenset[str]().union(*held[index : index + width])
+            share = len(found) / len(found | worded)
+            if share > best[2] and _holds_numbers(text[start:end], facts):
                 best = (start, end, share)
         if best[2] >= _MIN_OVERLAP:
             break
     return best
 
 
-def _numbers(text: str) -> set[str]:
-    return set(_NUMBER.findall(_GROUPING.sub("", text)))
-
-
-def _holds_names(passage: str, sentence: str) -> bool:
-    lowered = passage.lower()
-    return all(name.lower().removesuffix("'s").removesuffix("’s") in lowered for name in _names(sentence))
-
-
-def _names(sentence: str) -> list[str]:
-    """Capitalised words that do not merely begin a sentence."""
-    beginnings = {start for start, _ in sentence_spans(sentence)}
-    return [match.group() for match in _NAME.finditer(sentence) if match.start() not in beginnings and match.group() != "I"]
+def _holds_numbers(stretch: str, facts: Facts) -> bool:
+    """A count ("two reasons") may be the answer's own, unless the stretch counts otherwise."""
+    there = numbers_in(stretch)
+    if not facts.numbers <= there:
+        return False
+    own = facts_of(stretch)
+    return facts.counts <= there or (own.numbers | own.counts) <= facts.numbers | facts.counts
