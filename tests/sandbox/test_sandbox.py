@@ -6,9 +6,11 @@ import asyncio
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from noria.errors import InvalidRequest, NotBuilt
 from noria.sandbox import Limits, PythonSession, run_python
 from noria.sandbox import _bubblewrap as walls
+from noria.sandbox._seccomp import filter_program
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 TIGHT = Limits(wall_s=0.8, cpu_s=1, memory_mb=256, processes=8, output_kb=64, disk_mb=16)
@@ -114,6 +117,53 @@ async def test_an_endless_loop_and_endless_output_are_ended() -> None:
     assert (looping.stopped, printing.stopped) == ("time", "output")
 
 
+@pytest.mark.parametrize(
+    "grab",
+    [
+        "import os\n  fd = os.memfd_create('x')\n  os.write(fd, bytes(8 * 2**20))",
+        "import mmap\n  mmap.mmap(-1, 8 * 2**20).write(bytes(8 * 2**20))",
+        "import mmap, os\n  mmap.mmap(os.open('/dev/zero', os.O_RDWR), 8 * 2**20)",
+        "import ctypes\n  libc = ctypes.CDLL(None, use_errno=True)\n  if libc.shmget(0, 8 * 2**20, 0o1600) < 0: raise OSError",
+        "import ctypes\n  libc = ctypes.CDLL(None, use_errno=True)\n  if libc.unshare(0x10000000) < 0: raise OSError",
+        "import socket\n  socket.socket(socket.AF_NETLINK)",
+    ],
+    ids=["memory file", "shared mapping", "mapped zeroes", "System V", "namespace", "socket family"],
+)
+async def test_memory_that_is_no_process_s_own_cannot_be_had(grab: str) -> None:
+    done = await run_python(f"try:\n  {grab}\n  print('had it')\nexcept OSError:\n  print('refused')")
+    assert done.stdout == "refused\n", done
+
+
+async def test_what_programs_commonly_do_is_not_refused() -> None:
+    source = """
+import asyncio, ctypes, mmap, multiprocessing, subprocess, tempfile, threading
+def double(x): return 2 * x
+async def say(): return await asyncio.to_thread(double, 4)
+with tempfile.TemporaryFile() as file:
+    file.truncate(4096)
+    mmap.mmap(file.fileno(), 4096).write(b"x")
+with multiprocessing.get_context("fork").Pool(2) as pool: print(pool.map(abs, [-2, 4]))
+print(subprocess.run(["/bin/echo", "six"], capture_output=True, text=True).stdout.strip(), asyncio.run(say()))
+"""
+    done = await run_python(source)
+    assert done.stdout == "[2, 4]\nsix 8\n", done
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_is_whole_and_its_jumps_end_inside(machine: str) -> None:
+    program = filter_program(machine)
+    assert program is not None
+    steps = list(struct.iter_unpack("=HBBI", program))
+    assert steps[-1] == (0x06, 0, 0, 0x7FFF0000)
+    assert all(place + 1 + max(step[1], step[2]) < len(steps) for place, step in enumerate(steps) if step[0] & 7 == 5)
+
+
+def test_a_machine_whose_calls_are_not_known_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walls, "filter_program", lambda: None)
+    with pytest.raises(NotBuilt, match="not known"):
+        walls.require_sandbox()
+
+
 async def test_libraries_of_this_python_can_be_imported() -> None:
     assert (await run_python("import numpy; print(numpy.arange(4).sum())")).stdout == "6\n"
 
@@ -161,6 +211,38 @@ async def test_a_cancelled_call_leaves_no_answer_for_the_next() -> None:
         assert (await session.call(0.01, 0)).value == 0.01
 
 
+@pytest.mark.parametrize(
+    "leave",
+    ["if os.fork() == 0:\n  while True: pass", "threading.Thread(target=loop, daemon=True).start()"],
+    ids=["a process", "a thread"],
+)
+async def test_nothing_works_on_after_its_call_has_been_answered(leave: str) -> None:
+    body = leave.replace("\n", "\n  ")
+    source = f"import os, threading\ndef loop():\n  while True: pass\ndef grade(a, b):\n  {body}\n  return a"
+    async with PythonSession(source, "grade", replace(TIGHT, cpu_s=5, wall_s=5)) as session:
+        assert (await session.call(1, 0)).value == 1
+        for _ in range(40):
+            await asyncio.sleep(0.05)
+            if not await _listed():
+                break
+        assert not await _sandboxes()
+        assert (await session.call(2, 0)).value == 2  # and the next call is none the worse for it
+
+
+async def test_a_call_s_processor_time_is_counted_over_all_its_processes() -> None:
+    source = """
+import ctypes, os
+def grade(a, b):
+    ctypes.CDLL(None).prctl(15, b"\\xff) 1 (")  # a name that is no text
+    for i in range(2): os.fork()
+    while True: pass
+"""
+    async with PythonSession(source, "grade", replace(TIGHT, wall_s=20)) as session:
+        begun = time.monotonic()
+        assert (await session.call(1, 0)).stopped == "time"
+    assert time.monotonic() - begun < 10
+
+
 async def test_a_large_row_passes() -> None:
     async with PythonSession("def grade(a, b): return len(a['text'])", "grade") as session:
         assert (await session.call({"text": "名" * 700_000}, {})).value == 700_000
@@ -193,7 +275,9 @@ os.environ["HOME"] = "/nonexistent"
 os.chdir("/")
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 head = {"uids": [], "path": [], "files": {}, "mode": "run", "limits": {"NPROC": 8}, "source": "import os; print(os.listdir('/'))"}
-done = subprocess.run(walls.command(Limits(), _PROGRAM), input=json.dumps(head).encode() + b"\\n", capture_output=True)
+with walls.open_filter() as fd:
+    command = walls.command(Limits(), _PROGRAM, fd)
+    done = subprocess.run(command, input=json.dumps(head).encode() + b"\\n", capture_output=True, pass_fds=[fd])
 print(done.stdout.decode(), done.stderr.decode())
 """
     done = subprocess.run([sys.executable, "-c", probe, python], capture_output=True, text=True, check=False, timeout=30)
@@ -202,12 +286,16 @@ print(done.stdout.decode(), done.stderr.decode())
 
 
 async def _sandboxes() -> list[str]:
-    """Live bubblewrap processes that this test process started."""
+    """Live bubblewrap processes that this test process started, after a second at most."""
+    alive = await _listed()
     for _ in range(20):
-        command = ["ps", "-o", "stat=,args=", "--ppid", str(os.getpid())]
-        listed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-        alive = [line for line in listed.stdout.splitlines() if "bwrap" in line and not line.startswith("Z")]
-        if not alive:
-            return []
-        await asyncio.sleep(0.05)
+        if alive:
+            await asyncio.sleep(0.05)
+            alive = await _listed()
     return alive
+
+
+async def _listed() -> list[str]:
+    command = ["ps", "-o", "stat=,args=", "--ppid", str(os.getpid())]
+    listed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    return [line for line in listed.stdout.splitlines() if "bwrap" in line and not line.startswith("Z")]

@@ -1,25 +1,30 @@
 """The walls: bubblewrap's command line for this machine, tried once before it is trusted.
 
 Inside there is /usr and Python's own folders, read-only, an empty private /tmp in memory, a few devices, and nothing else: no
-/etc, no /proc, no home, no network, no other processes, no capabilities. Started as root, the program becomes a user that owns
-nothing (the kernel does not count root's processes, so a limit on them would not hold). Knows nothing about what is run.
+/etc, no /proc, no home, no network, no other processes, no capabilities, and a filter before what the kernel may be asked.
+Started as root, the program becomes a user that owns nothing (the kernel does not count root's processes, so a limit on them
+would not hold). Knows nothing about what is run.
 Source: https://github.com/containers/bubblewrap
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 from noria.errors import NotBuilt
 
 from ._contract import Limits
+from ._seccomp import filter_program
 
-__all__ = ["command", "require_sandbox", "site_packages"]
+__all__ = ["command", "open_filter", "require_sandbox", "site_packages"]
 
 _HINT = "Run: sudo apt install bubblewrap (Debian, Ubuntu) or: sudo dnf install bubblewrap (Fedora)."
 _PROBE_S = 10
@@ -29,6 +34,12 @@ def require_sandbox() -> None:
     """Raises NotBuilt, with what to install or allow, where code cannot be shut in on this machine."""
     if shutil.which("bwrap") is None:
         raise NotBuilt("Running code needs bubblewrap, which is not installed.", code="missing_bubblewrap", hint=_HINT)
+    if filter_program() is None:
+        raise NotBuilt(
+            f"Code cannot be shut in on {platform.machine()}: the numbers of its system calls are not known here.",
+            code="sandbox_unavailable",
+            hint="Use an x86-64 or an aarch64 machine.",
+        )
     if said := _probe():
         raise NotBuilt(
             f"bubblewrap cannot make a sandbox here: {said}",
@@ -41,14 +52,30 @@ def require_sandbox() -> None:
 def _probe() -> str:
     """What bubblewrap complains of when it runs an empty program; nothing when all is well."""
     try:
-        done = subprocess.run(command(Limits(), "pass"), capture_output=True, timeout=_PROBE_S, check=False, text=True)
+        with open_filter() as fd:
+            words = command(Limits(), "pass", fd)
+            done = subprocess.run(words, capture_output=True, timeout=_PROBE_S, check=False, text=True, pass_fds=[fd])
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
 
 
-def command(limits: Limits, program: str) -> list[str]:
-    """The argument list that runs the Python source `program` inside."""
+@contextlib.contextmanager
+def open_filter() -> Generator[int]:
+    """A descriptor from which one bubblewrap reads the filter; its process must inherit it."""
+    program = filter_program()
+    assert program is not None, "asked for before require_sandbox"
+    ours, theirs = os.pipe()
+    try:
+        os.write(theirs, program)  # less than a pipe holds
+        os.close(theirs)
+        yield ours
+    finally:
+        os.close(ours)
+
+
+def command(limits: Limits, program: str, filter_fd: int) -> list[str]:
+    """The argument list that runs the Python source `program` inside, behind the filter that `open_filter` gave."""
     shared_memory = max(1, limits.disk_mb // 4) * 2**20
     return [
         "bwrap",
@@ -59,8 +86,11 @@ def command(limits: Limits, program: str) -> list[str]:
         *_environment(),
         *("--size", str(limits.disk_mb * 2**20), "--perms", "1777", "--tmpfs", "/tmp"),
         *_folders(),  # after /tmp, for Python itself may be installed below it
-        *("--dev", "/dev", "--size", str(shared_memory), "--tmpfs", "/dev/shm"),
+        # A shared mapping of /dev/zero is memory that no process is charged for; bound so, it is no device and cannot be opened.
+        *("--dev", "/dev", "--ro-bind", "/dev/null", "/dev/zero"),
+        *("--size", str(shared_memory), "--perms", "1777", "--tmpfs", "/dev/shm"),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
+        *("--seccomp", str(filter_fd)),
         *(sys.executable, "-I", "-S", "-B", "-u", "-c", program),
     ]
 

@@ -1,6 +1,7 @@
 """One sandboxed process: started, watched from outside, ended with all it has started.
 
-The kernel's own limits hold for each process; what all of them use together is looked at from here a few times a second.
+The kernel's own limits hold for each process; what all of them use together is looked at from here a few times a second. What
+no process is charged for (shared memory of every kind) is either refused by the filter or lies in folders of a fixed size.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import contextlib
 import os
 import random
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -19,7 +21,7 @@ import orjson
 
 from noria.errors import InvalidRequest
 
-from ._bubblewrap import command, require_sandbox, site_packages
+from ._bubblewrap import command, open_filter, require_sandbox, site_packages
 from ._contract import Limits, Stop
 
 __all__ = ["Walled"]
@@ -27,7 +29,10 @@ __all__ = ["Walled"]
 _PROGRAM = (Path(__file__).parent / "_inside.py").read_text(encoding="utf-8")
 _LOOK_EVERY_S = 0.1
 _NOBODY = 65534
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_OWN_MEMORY = re.compile(rb"^(?:RssAnon|VmSwap):\s*(\d+) kB$", re.MULTILINE)
+_RESTING_CPU_S = 0.5
+"""What may be used after an answer: Python puts away what the call has left."""
 _FRAME = 3
 """bubblewrap's two processes and Python itself."""
 
@@ -38,6 +43,7 @@ class Walled:
     def __init__(self, process: asyncio.subprocess.Process, limits: Limits) -> None:
         self.process, self.limits = process, limits
         self.stopped: Stop | None = None
+        self._most_cpu_s: float = limits.cpu_s
         self._guard = asyncio.ensure_future(self._watch())
 
     @classmethod
@@ -46,14 +52,16 @@ class Walled:
         await asyncio.to_thread(require_sandbox)
         full = orjson.dumps({**head, **_frame(limits, files, cpu=cpu)})
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *command(limits, _PROGRAM),
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            limit=limits.output_kb * 1024,
-            start_new_session=True,
-        )
+        with open_filter() as fd:
+            process = await asyncio.create_subprocess_exec(
+                *command(limits, _PROGRAM, fd),
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                limit=limits.output_kb * 1024,
+                start_new_session=True,
+                pass_fds=[fd],
+            )
         walled = cls(process, limits)
         await walled.send(full)
         return walled
@@ -64,6 +72,16 @@ class Walled:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.process.stdin.write(line + b"\n")
             await self.process.stdin.drain()
+
+    def begin(self) -> None:
+        """A call begins: the limit on processor time counts from here."""
+        self._most_cpu_s = _cpu_s(_tree(self.process.pid)) + self.limits.cpu_s
+
+    def rest(self) -> bool:
+        """A call has been answered: from here on nothing may be done. False where it has left processes behind."""
+        tree = _tree(self.process.pid)
+        self._most_cpu_s = _cpu_s(tree) + _RESTING_CPU_S
+        return len(tree) <= _FRAME
 
     def stop(self, why: Stop) -> None:
         """Ends it and, with its process namespace, everything it started."""
@@ -87,6 +105,8 @@ class Walled:
                 self.stop("processes")
             elif sum(map(_private_bytes, tree)) > most_bytes:
                 self.stop("memory")
+            elif _cpu_s(tree) > self._most_cpu_s:
+                self.stop("time")
 
     async def close(self) -> None:
         """Ends it if it still runs, and waits until it is gone."""
@@ -144,8 +164,18 @@ def _tree(pid: int) -> list[int]:
 
 
 def _private_bytes(pid: int) -> int:
+    """Its memory that lies in no file, be it swapped out or not."""
     try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        return sum(map(int, _OWN_MEMORY.findall(Path(f"/proc/{pid}/status").read_bytes()))) * 1024
     except OSError:
         return 0
-    return (int(fields[1]) - int(fields[2])) * _PAGE
+
+
+def _cpu_s(tree: list[int]) -> float:
+    """The processor time of these processes and of those they have waited for."""
+    ticks = 0
+    for pid in tree:
+        with contextlib.suppress(OSError):
+            # What stands in brackets is a name of the program's choice, in any bytes.
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[11:15]))
+    return ticks / _TICKS_PER_S

@@ -2,7 +2,7 @@
 
 Each call runs the source in a fresh namespace. A call that loops, allocates without end or kills its process costs that
 process only: the next call gets another. After many such ends the source is given up, so that a thousand rows do not wait a
-thousand times.
+thousand times. A process whose call left something running behind its answer is ended too, without being counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["PythonSession"]
 
 _MAX_STOPS = 20
 _SAID = {
-    "time": "it took longer than {wall_s:g} s",
+    "time": "it took longer than {wall_s:g} s, or more than {cpu_s} s of processor time",
     "memory": "it used more than {memory_mb} MiB of memory",
     "processes": "it started more than {processes} processes",
     "output": "its answer was longer than {output_kb} KiB",
@@ -61,12 +61,13 @@ class PythonSession:
 
     async def _call(self, line: bytes) -> Outcome:
         walled = self._walled
-        if walled is None or walled.process.returncode is not None:
+        if walled is None or walled.stopped is not None or walled.process.returncode is not None:
             await self._end()
             walled = self._walled = await Walled.start(self._limits, self._head, {}, cpu=False)
             assert walled.process.stderr is not None
             self._drained = asyncio.ensure_future(_drain(walled.process.stderr))
         assert walled.process.stdout is not None
+        walled.begin()
         answer = b""
         try:
             async with asyncio.timeout(self._limits.wall_s):
@@ -77,6 +78,8 @@ class PythonSession:
         except ValueError:  # a line above the stream's limit
             walled.stop("output")
         if answer.endswith(b"\n"):
+            if not walled.rest():
+                await self._end()
             return _read(answer)
         return await self._broken(walled)
 
@@ -87,7 +90,7 @@ class PythonSession:
         why: Stop = walled.stopped or "ended"
         if walled.stopped is None and drained is not None and (said := drained.result()).startswith(b"SyntaxError"):
             return Outcome(error=said.decode("utf-8", "replace").strip())
-        facts = {name: getattr(self._limits, name) for name in ("wall_s", "memory_mb", "processes", "output_kb")}
+        facts = {name: getattr(self._limits, name) for name in ("wall_s", "cpu_s", "memory_mb", "processes", "output_kb")}
         return Outcome(error=f"The code was stopped: {_SAID[why].format(**facts)}.", stopped=why)
 
     async def _end(self) -> None:
