@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from noria.fields import Many
+
 __all__ = [
     "AssistantMessage",
     "ChatMessage",
@@ -59,9 +61,9 @@ class ChatRefusalPart(_Strict):
     refusal: str
 
 
-_TextParts = str | list[ChatTextPart]
-_UserParts = str | list[Annotated[ChatTextPart | ChatImagePart, Field(discriminator="type")]]
-_AssistantParts = str | list[Annotated[ChatTextPart | ChatRefusalPart, Field(discriminator="type")]]
+_TextParts = str | Many[ChatTextPart]
+_UserParts = str | Many[Annotated[ChatTextPart | ChatImagePart, Field(discriminator="type")]]
+_AssistantParts = str | Many[Annotated[ChatTextPart | ChatRefusalPart, Field(discriminator="type")]]
 
 
 class CalledFunction(_Strict):
@@ -92,9 +94,9 @@ class AssistantMessage(_Strict):
     content: _AssistantParts | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: list[ChatToolCall] | None = None
+    tool_calls: Many[ChatToolCall] | None = None
     # Clients send back what they got; these carry nothing for a next turn.
-    annotations: list[dict[str, Any]] | None = None
+    annotations: Many[dict[str, Any]] | None = None
     audio: None = None
     function_call: None = None
     reasoning_content: str | None = None
@@ -126,8 +128,8 @@ class InputImage(_Strict):
 class OutputText(_Strict):
     type: Literal["output_text"]
     text: str
-    annotations: list[dict[str, Any]] = []
-    logprobs: list[dict[str, Any]] | None = None
+    annotations: Many[dict[str, Any]] = []
+    logprobs: Many[dict[str, Any]] | None = None
 
 
 class OutputRefusal(_Strict):
@@ -142,7 +144,7 @@ _Status = Literal["in_progress", "completed", "incomplete"]
 class MessageItem(_Strict):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[_ItemPart]
+    content: str | Many[_ItemPart]
     id: str | None = None
     status: _Status | None = None
     phase: str | None = None
@@ -160,7 +162,7 @@ class FunctionCallItem(_Strict):
 class FunctionCallOutputItem(_Strict):
     type: Literal["function_call_output"]
     call_id: str
-    output: str | list[InputText]
+    output: str | Many[InputText]
     id: str | None = None
     status: _Status | None = None
 
@@ -171,8 +173,8 @@ class SearchCallItem(_Strict):
     type: Literal["file_search_call"]
     id: str
     status: str
-    queries: list[str] = []
-    results: list[dict[str, Any]] | None = None
+    queries: Many[str] = []
+    results: Many[dict[str, Any]] | None = None
 
 
 class ItemReference(_Strict):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from noria.fields import RECORDED
+from noria.fields import RECORDED, Many
 
 __all__ = [
     "ChatFunctionTool",
@@ -78,7 +78,7 @@ class RankingOptions(_Strict):
 
 class FileSearchTool(_Strict):
     type: Literal["file_search"]
-    vector_store_ids: list[str] = Field(min_length=1, max_length=8)
+    vector_store_ids: Many[str] = Field(min_length=1, max_length=8)
     max_num_results: int | None = Field(default=None, ge=1, le=50)
     filters: dict[str, Any] | None = None
     ranking_options: RankingOptions | None = None

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from noria.errors import UnsupportedField
+from noria.fields import Many
 
 from ._parsing import Spec
 from ._templates import Variables, fill
@@ -21,7 +22,7 @@ __all__ = ["TemplateMessage", "as_messages", "check_messages", "fill_messages"]
 class _Text(Spec):
     type: Literal["input_text", "output_text", "text"]
     text: str
-    annotations: list[Any] | None = None
+    annotations: Many[Any] | None = None
 
 
 class _Image(Spec):
@@ -43,7 +44,7 @@ class TemplateMessage(Spec):
     """One message; its text may hold `{{item.…}}`."""
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | _Part | list[str | _Part]
+    content: str | _Part | Many[str | _Part]
     type: Literal["message"] = "message"
 
     def parts(self) -> list[str | _Text | _Image | _Audio]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from noria.errors import InvalidRequest
+from noria.fields import faults, shorten
 
 __all__ = ["Spec", "parse"]
 
@@ -26,15 +27,13 @@ def parse(shape: type[T] | TypeAdapter[T], value: Any, param: str) -> T:
         return adapter.validate_python(value)
     except ValidationError as error:
         # Of a union's many complaints an unknown field says most, then the deepest.
-        first = max(error.errors(), key=lambda each: (each["type"] == "extra_forbidden", len(each["loc"])))
+        first = max(faults(error), key=lambda each: (each["type"] == "extra_forbidden", len(each["loc"])))
         path = _path(param, first["loc"], value, missing=first["type"] == "missing")
         if first["type"] == "extra_forbidden":
             raise InvalidRequest(f"Unknown field: {path}.", param=path, code="unknown_parameter") from None
         if first["type"] == "missing":
             raise InvalidRequest(f"{path} is missing.", param=path, code="missing_required_parameter") from None
-        shown = repr(first["input"])
-        shown = shown if len(shown) <= 120 else shown[:117] + "…"
-        raise InvalidRequest(f"{path} = {shown}: {first['msg']}.", param=path, code="invalid_value") from None
+        raise InvalidRequest(f"{path} = {shorten(first['input'])}: {first['msg']}.", param=path, code="invalid_value") from None
 
 
 def _path(param: str, location: tuple[int | str, ...], value: Any, *, missing: bool) -> str:

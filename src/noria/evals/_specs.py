@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from noria.fields import Many
+
 from ._messages import TemplateMessage
 from ._parsing import Spec
 from ._templates import SAMPLE_FIELDS, Variables
@@ -108,7 +110,7 @@ class GivenRow(Spec):
 
 class FileContent(Spec):
     type: Literal["file_content"]
-    content: list[GivenRow]
+    content: Many[GivenRow]
 
 
 class FileId(Spec):
@@ -159,7 +161,7 @@ Source = FileContent | FileId | StoredCompletions | ResponsesSource | DatasetSou
 
 class TemplateInput(Spec):
     type: Literal["template"]
-    template: list[TemplateMessage] = Field(min_length=1)
+    template: Many[TemplateMessage] = Field(min_length=1)
 
 
 class ReferenceInput(Spec):
@@ -181,7 +183,7 @@ class Sampling(Spec):
     max_completions_tokens: int | None = Field(default=None, ge=1)
     reasoning_effort: _Effort | None = None
     response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = Field(default=None, max_length=128)
+    tools: Many[dict[str, Any]] | None = Field(default=None, max_length=128)
 
     def body(self) -> dict[str, Any]:
         given = self.model_dump(exclude_none=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from noria.errors import InvalidRequest
-from noria.fields import RECORDED, JsonObjectFormat, Metadata, TextFormat
+from noria.fields import RECORDED, FewFaults, JsonObjectFormat, Many, Metadata, TextFormat
 from noria.messages import InputItem
 from noria.prompts import PromptReference
 from noria.tools import FileSearchTool, FunctionTool, NamedToolChoice
@@ -54,7 +54,7 @@ class NoriaOptions(_Strict):
     answer: Literal["auto", "generate", "extract"] = "auto"
 
 
-class ResponseRequest(_Strict):
+class ResponseRequest(_Strict, FewFaults):
     """POST /v1/responses."""
 
     refused: ClassVar[dict[str, str]] = {
@@ -69,11 +69,11 @@ class ResponseRequest(_Strict):
     }
 
     model: str | None = Field(default=None, min_length=1, max_length=256, description="Needed unless the prompt names one.")
-    input: str | list[InputItem] | None = Field(default=None, description="May be left out where a prompt says it all.")
+    input: str | Many[InputItem] | None = Field(default=None, description="May be left out where a prompt says it all.")
     prompt: PromptReference | None = None
     instructions: str | None = None
     previous_response_id: str | None = Field(default=None, max_length=128)
-    tools: list[Annotated[FunctionTool | FileSearchTool, Field(discriminator="type")]] | None = Field(
+    tools: Many[Annotated[FunctionTool | FileSearchTool, Field(discriminator="type")]] | None = Field(
         default=None, max_length=128
     )
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
@@ -86,7 +86,7 @@ class ResponseRequest(_Strict):
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    include: list[Literal["file_search_call.results", "message.output_text.logprobs"]] | None = None
+    include: Many[Literal["file_search_call.results", "message.output_text.logprobs"]] | None = None
     metadata: Metadata | None = None
     store: bool | None = None
     stream: bool | None = None

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from noria.fields import RECORDED, JsonObjectFormat, Metadata, TextFormat
+from noria.fields import RECORDED, FewFaults, JsonObjectFormat, Many, Metadata, TextFormat
 from noria.messages import ChatMessage
 from noria.prompts import PromptReference
 from noria.tools import ChatFunctionTool, ChatNamedToolChoice
@@ -22,7 +22,7 @@ __all__ = ["RECORDED", "Body", "ChatBody", "CompletionBody", "EmbeddingBody", "M
 _HINT = "Also sent to the remote providers that take it."
 
 
-class Body(BaseModel):
+class Body(FewFaults):
     """A request body. `refused` names fields of OpenAI's that are not honoured here, each with the reason."""
 
     model_config = ConfigDict(extra="forbid")
@@ -49,10 +49,12 @@ class JsonSchemaFormat(Body):
 
 
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
-Stop = str | Annotated[list[str], Field(max_length=4)]
+Stop = str | Annotated[Many[str], Field(max_length=4)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 _Item = TypeVar("_Item")
-_Some = Annotated[list[_Item], Field(min_length=1)]
+_Some = Annotated[Many[_Item], Field(min_length=1)]
+_Inputs = Annotated[Many[_Item], Field(max_length=2048)]  # as many as OpenAI takes
+_Prompts = Annotated[_Inputs[_Item], Field(min_length=1)]
 
 
 class StructuredOutputs(Body):
@@ -60,7 +62,7 @@ class StructuredOutputs(Body):
 
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Many[str] | None = None
     grammar: str | None = None
 
 
@@ -98,7 +100,7 @@ class ChatBody(_Sampling):
         "web_search_options": "web search is not built",
     }
 
-    messages: list[ChatMessage] = Field(default_factory=list[ChatMessage], description="Needed unless a `prompt` says it all.")
+    messages: Many[ChatMessage] = Field(default_factory=list[ChatMessage], description="Needed unless a `prompt` says it all.")
     prompt: PromptReference | None = Field(
         default=None, description="Beyond OpenAI's: a stored prompt, whose messages come before `messages`, as in responses."
     )
@@ -106,12 +108,12 @@ class ChatBody(_Sampling):
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     response_format: ResponseFormat | None = None
-    tools: list[ChatFunctionTool] | None = Field(default=None, max_length=128)
+    tools: Many[ChatFunctionTool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | ChatNamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-    modalities: list[Literal["text"]] | None = Field(default=None, json_schema_extra=RECORDED)
+    modalities: Many[Literal["text"]] | None = Field(default=None, json_schema_extra=RECORDED)
     store: bool | None = None
     metadata: Metadata | None = None
     safety_identifier: str | None = Field(default=None, max_length=512, json_schema_extra=RECORDED)
@@ -125,7 +127,7 @@ class CompletionBody(_Sampling):
 
     refused: ClassVar[dict[str, str]] = {"suffix": "text insertion is not built"}
 
-    prompt: str | _Some[str] | _Some[int] | _Some[_Some[int]] = Field(union_mode="smart")
+    prompt: str | _Prompts[str] | _Some[int] | _Prompts[_Some[int]] = Field(union_mode="smart")
     best_of: int | None = Field(default=None, ge=1, le=20)
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=5)
@@ -135,7 +137,7 @@ class EmbeddingBody(Body):
     """POST /v1/embeddings."""
 
     model: str = Field(min_length=1, max_length=256)
-    input: str | list[str] | list[int] | list[list[int]] = Field(union_mode="smart")
+    input: str | _Inputs[str] | Many[int] | _Inputs[Many[int]] = Field(union_mode="smart")
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = Field(default=None, json_schema_extra=RECORDED)

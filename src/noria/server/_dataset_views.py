@@ -9,6 +9,7 @@ from pydantic import Field
 from noria.errors import InvalidRequest
 from noria.evals import Collect, FeedbackFilter
 from noria.evals.datasets import CompletionFilter, CurationPolicy, FeedbackPolicy, FindingKind, Report, Row
+from noria.fields import Many
 from noria.store import Dataset, DatasetFinding, DatasetVersion
 from noria.tracing import TraceFilter
 
@@ -60,8 +61,8 @@ class UpdateDatasetBody(Body):
 class RowBody(Body):
     """A row. An answer is a text or an assistant's message."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    tools: list[dict[str, Any]] | None = None
+    messages: Many[dict[str, Any]] = Field(min_length=1)
+    tools: Many[dict[str, Any]] | None = None
     expected: str | dict[str, Any] | None = None
     chosen: str | dict[str, Any] | None = None
     rejected: str | dict[str, Any] | None = None
@@ -71,8 +72,8 @@ class RowBody(Body):
 class AddRowsBody(Body):
     """POST /v1/noria/datasets/{dataset}/rows: a new version with these rows, and without those in `remove`."""
 
-    rows: list[RowBody] = Field(default_factory=list[RowBody], max_length=10_000)
-    remove: list[str] = Field(default_factory=list[str], max_length=10_000)
+    rows: Many[RowBody] = Field(default_factory=list[RowBody], max_length=10_000)
+    remove: Many[str] = Field(default_factory=list[str], max_length=10_000)
     note: str = Field(default="", max_length=4000)
 
 
@@ -121,7 +122,7 @@ class FeedbackFilterBody(Body):
     to: float | None = Field(default=None, ge=0, lt=2**33)
     target: str | None = None
     trace_id: str | None = None
-    models: list[str] = Field(default_factory=list[str], max_length=256)
+    models: Many[str] = Field(default_factory=list[str], max_length=256)
     label: str | None = None
     rating: Literal["up", "down"] | None = None
     author: str | None = None
@@ -189,10 +190,10 @@ class CurateBody(Body):
     """POST /v1/noria/datasets/{dataset}/curate."""
 
     version: int | None = Field(default=None, ge=1)
-    kinds: list[Kind] | None = Field(default=None, description="What to look for; default: everything.")
+    kinds: Many[Kind] | None = Field(default=None, description="What to look for; default: everything.")
     near: float = Field(default=0.85, gt=0.5, le=1, description="Jaccard similarity from which inputs are nearly the same.")
     max_characters: int = Field(default=32_000, ge=1)
-    accept: list[Kind] = Field(default_factory=list[Kind], description="Kinds that are accepted and applied at once.")
+    accept: Many[Kind] = Field(default_factory=list[Kind], description="Kinds that are accepted and applied at once.")
     background: bool | None = None
 
     def to_policy(self) -> CurationPolicy:

@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 from noria.errors import InvalidRequest
 from noria.evals import ImportOptions
 from noria.evals.datasets import SUFFIX, Diff, FileWriter, Fill, Row, RowFilter, Split, list_rows, load_rows
+from noria.fields import faults
 from noria.store import Dataset, File
 
 from ._dataset_views import (
@@ -254,7 +255,7 @@ def _validated(given: Any) -> ImportBody:
     try:
         return ImportBody.model_validate(given)
     except ValidationError as error:
-        raise explain([dict(each) for each in error.errors()], {}) from None
+        raise explain(faults(error), {}) from None
 
 
 @router.post("/{dataset}/collect", summary="Make rows of feedback, traces or stored completions")

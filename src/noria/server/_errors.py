@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from noria.errors import InvalidRequest, NoriaError, UnsupportedField
+from noria.fields import shorten
 from noria.models import HOPELESS
 
 __all__ = [
@@ -152,7 +153,7 @@ def explain(errors: Sequence[Mapping[str, Any]], refused: Mapping[str, str]) -> 
         return InvalidRequest(f"Unknown field: {path}.", param=path, code="unknown_parameter")
     if kind == "missing":
         return InvalidRequest(f"{path or 'The body'} is missing.", param=path or None, code="missing_required_parameter")
-    shown = _short(first.get("input"))
+    shown = shorten(first.get("input"))
     return InvalidRequest(f"{path or 'The body'} = {shown}: {first['msg']}.", param=path or None, code="invalid_value")
 
 
@@ -181,8 +182,3 @@ _TAGS = {
     "image_url", "refusal", "message", "function_call", "function_call_output", "file_search_call", "item_reference",
     "input_text", "input_image", "output_text", "function", "file_search", "static", "auto", "is-instance",
 }  # fmt: skip
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "…"

@@ -8,6 +8,7 @@ from fastapi import Query
 from pydantic import Field
 
 from noria.evals import NewRun
+from noria.fields import Many
 from noria.prompts import PromptReference
 from noria.store import Cursor, Eval, EvalItem, EvalRun
 
@@ -28,7 +29,7 @@ class EvalBody(Body):
     """POST /v1/evals. The config and the criteria are read by their `type`; docs/guides/evals.md lists them."""
 
     data_source_config: dict[str, Any]
-    testing_criteria: list[dict[str, Any]] = Field(max_length=100)
+    testing_criteria: Many[dict[str, Any]] = Field(max_length=100)
     name: str | None = Field(default=None, max_length=256)
     metadata: Metadata | None = None
 

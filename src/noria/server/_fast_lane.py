@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from noria.errors import InvalidRequest, NoriaError
+from noria.fields import faults
 
 from ._chat import create_chat_completion, create_completion, create_embedding
 from ._chat_bodies import Body, ChatBody, CompletionBody, EmbeddingBody
@@ -80,5 +81,5 @@ class FastLane:
         try:
             body = kind.model_validate(given, from_attributes=True)
         except ValidationError as error:
-            raise explain(error.errors(), kind.refused) from None
+            raise explain(faults(error), kind.refused) from None
         return await create(body, request, caller, self._noria)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from noria.errors import InvalidRequest
 from noria.evals import FeedbackFilter, FeedbackStats, Opinion, import_feedback
+from noria.fields import Many
 from noria.store import Feedback
 
 from ._chat_bodies import Body
@@ -33,8 +34,8 @@ class Correction(Body):
     """The message that the answer should have been."""
 
     role: Literal["assistant"] = "assistant"
-    content: str | list[dict[str, Any]] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    content: str | Many[dict[str, Any]] | None = None
+    tool_calls: Many[dict[str, Any]] | None = None
     refusal: str | None = None
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from starlette.requests import Request
 
 from noria.errors import InvalidRequest, UnsupportedField
+from noria.fields import Many, faults
 from noria.training import Hyperparameters, Method, NoriaOptions, TuningRequest, show_checkpoint, show_event, show_job
 
 from ._chat_bodies import Body, Metadata
@@ -36,7 +37,7 @@ class CreateTuningBody(Body):
     suffix: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
     metadata: Metadata | None = None
-    integrations: list[dict[str, Any]] | None = Field(default=None, description="Must be empty: wandb is not built.")
+    integrations: Many[dict[str, Any]] | None = Field(default=None, description="Must be empty: wandb is not built.")
     noria: NoriaOptions | None = Field(default=None, description="Beyond OpenAI's: the adapter, lengths, schedule and checks.")
 
 
@@ -76,7 +77,7 @@ def _method(body: CreateTuningBody) -> Method:
     try:
         return Method.model_validate(given)
     except ValidationError as error:
-        raise explain([{**each, "loc": ("body", "method", *each["loc"])} for each in error.errors()], {}) from None
+        raise explain([{**each, "loc": ("body", "method", *each["loc"])} for each in faults(error)], {}) from None
 
 
 @router.post("", summary="Create a fine-tuning job")

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from noria.errors import InvalidRequest, NotFound
 from noria.evals import Grade, GradeFailed, Row, Templates, Variables, asks_models, parse_grader
+from noria.fields import Many
 from noria.store import JudgeAgreement
 
 from ._chat_bodies import Body
@@ -161,7 +162,7 @@ class ImportBody(Body):
     """POST /v1/noria/imports/openai: an uploaded export, or its objects here."""
 
     file_id: str | None = Field(default=None, max_length=256)
-    data: list[dict[str, Any]] | None = None
+    data: Many[dict[str, Any]] | None = None
 
 
 @router.post("/v1/noria/imports/openai", summary="Import evals, runs, output items and stored completions exported from OpenAI")

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from noria import __version__
 from noria.access import SCOPES
+from noria.fields import Many
 from noria.knowledge.loaders import supported_extensions
 from noria.store import ApiKey
 from noria.tracing import METRICS_CONTENT_TYPE
@@ -72,7 +73,7 @@ class KeyBody(Body):
     """POST /v1/noria/keys."""
 
     name: str = Field(min_length=1, max_length=256)
-    scopes: list[str] | None = None
+    scopes: Many[str] | None = None
     expires_in_days: float | None = Field(default=None, gt=0, le=3650)
     requests_per_minute: int | None = Field(default=None, ge=0)
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from noria.access import check_public_url
 from noria.engines import recipe_for
 from noria.errors import InvalidRequest, NotFound
+from noria.fields import Many
 from noria.messages import ChatMessage
 from noria.models import MODEL_ID, CatalogueFilter, ModelCard, builtin_providers, origin_of
 from noria.settings import provider_key
@@ -222,7 +223,7 @@ class TokensBody(Body):
     """POST /v1/noria/tokens."""
 
     model: str = Field(min_length=1, max_length=256)
-    messages: list[ChatMessage] | None = None
+    messages: Many[ChatMessage] | None = None
     text: str | None = None
 
 

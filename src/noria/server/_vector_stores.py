@@ -12,6 +12,7 @@ from pydantic import Field
 
 from noria.access import Principal
 from noria.errors import InvalidRequest
+from noria.fields import Many
 from noria.knowledge import Chunking, FileCounts, FoundPassage, Hit, StoreView, explanation
 from noria.store import File, FileBatch, Page, StoreFile, VectorStore
 from noria.tools import RankingOptions
@@ -51,7 +52,7 @@ class CreateStoreBody(Body):
 
     name: str | None = Field(default=None, max_length=512)
     description: str | None = Field(default=None, max_length=4096)
-    file_ids: list[str] | None = Field(default=None, max_length=500)
+    file_ids: Many[str] | None = Field(default=None, max_length=500)
     expires_after: ExpiresAfter | None = None
     chunking_strategy: ChunkingStrategy | None = None
     metadata: Metadata | None = None
@@ -82,8 +83,8 @@ class UpdateFileBody(Body):
 class BatchBody(Body):
     """POST /v1/vector_stores/{vector_store_id}/file_batches."""
 
-    file_ids: list[str] | None = Field(default=None, min_length=1, max_length=2000)
-    files: list[AttachFileBody] | None = Field(default=None, min_length=1, max_length=2000)
+    file_ids: Many[str] | None = Field(default=None, min_length=1, max_length=2000)
+    files: Many[AttachFileBody] | None = Field(default=None, min_length=1, max_length=2000)
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = None
 
@@ -93,7 +94,7 @@ class SearchBody(Body):
 
     refused: ClassVar[dict[str, str]] = {"rewrite_query": "query rewriting is not built"}
 
-    query: str | list[str]
+    query: str | Many[str]
     max_num_results: int = Field(default=10, ge=1, le=50)
     filters: dict[str, Any] | None = None
     ranking_options: RankingOptions | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from noria.fields import Metadata
+from noria.fields import Many, Metadata
 
 __all__ = ["LORA_TARGETS", "Hyperparameters", "Method", "NoriaOptions", "TuningRequest"]
 
@@ -72,7 +72,7 @@ class NoriaOptions(_Strict):
         default="auto", description="Scale of the adapter; auto: 2 × rank."
     )
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="Dropout before the adapter.")
-    lora_targets: Auto | Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]], Field(min_length=1)] = Field(
+    lora_targets: Auto | Annotated[Many[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]], Field(min_length=1)] = Field(
         default="auto", description="Names of the linear layers that get one, e.g. q_proj; auto: all of them."
     )
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] | None = Field(

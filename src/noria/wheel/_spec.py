@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from noria.errors import InvalidRequest
+from noria.fields import faults
 
 __all__ = [
     "Approval",
@@ -245,7 +246,7 @@ def check_spec(given: Any) -> WheelSpec:
     try:
         return WheelSpec.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = faults(error)[0]
         where = ".".join(str(part) for part in first["loc"]) or "spec"
         message = first["msg"].removeprefix("Value error, ")
         what = "is not a field of a wheel" if first["type"] == "extra_forbidden" else f": {message}"

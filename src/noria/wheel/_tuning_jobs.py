@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from noria.errors import Conflict, InvalidRequest, NotFound
+from noria.fields import faults
 from noria.store import Database, Job, TuningEvent, TuningJob
 from noria.training import NoriaOptions, TuningRequest
 
@@ -51,7 +52,7 @@ def request_for(order: TrainOrder) -> TuningRequest:
         }
         return TuningRequest.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = faults(error)[0]
         where = ".".join(("train", *(str(part) for part in first["loc"])))
         raise InvalidRequest(f"{where}: {first['msg']}.", param=where) from None
 

@@ -30,6 +30,7 @@ __all__ = [
     "conversation_key",
     "fold",
     "input_key",
+    "input_media",
     "last_user_text",
     "row_id_of",
     "split_of",
@@ -41,6 +42,19 @@ _FIELDS = frozenset({"messages", "tools", "expected", "chosen", "rejected", "met
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "weight", "reasoning_content"})
 _NOT_WORDS = re.compile(r"[\W_]+")
+# The same characters in another width; a full-width mark parts sentences without a space.
+_WIDTHS = (
+    {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFFEF)}
+    | {ord(wide): f"{narrow} " for wide, narrow in zip("，！？；：", ",!?;:", strict=True)}
+    | {0x3000: " "}
+)
+# White space and what ends or parts sentences. A mark inside a number or a word means something (3.5, !=, a.b), and so does the
+# exclamation mark after a digit (5!).
+_WIDE = r"[\u2e80-\uffef]"
+_MARK = r"(?:[.,?;:]|(?<!\d)!)"
+_PAUSES = re.compile(
+    rf"(?:[\s\u200b\ufeff\u2026\u3001\u3002¿¡]|{_MARK}(?=[\s.,!?;:\u2026]|\Z|{_WIDE})|(?<={_WIDE}){_MARK})+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,44 +187,91 @@ def row_id_of(content: Mapping[str, Any]) -> str:
 
 
 def fold(text: str) -> str:
-    """A text without what makes no difference to its reader: case, width, punctuation, white space."""
-    folded = _NOT_WORDS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    """A text without what makes no difference to its reader: case, width, white space, the marks between sentences.
+
+    Operators, signs, emoji and the marks of letters stay: 7+3 is not 7-3.
+    """
+    folded = _PAUSES.sub(" ", unicodedata.normalize("NFC", text.translate(_WIDTHS)).casefold()).strip()
     return folded or text.strip()
 
 
 def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """What was asked: the newest user message's text, else all texts."""
-    for message in reversed(messages):
-        if message["role"] == "user":
-            return text_of(message.get("content"))
-    return "\n".join(text_of(message.get("content")) for message in messages)
+    return "\n".join(text_of(message.get("content")) for message in _asked(messages))
+
+
+def _asked(messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The newest user message, else all messages."""
+    return next(([message] for message in reversed(messages) if message["role"] == "user"), messages)
+
+
+def _media_key(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Equal for messages with the same images, sounds and files, by address, bytes or id; empty where there are none."""
+    parts = [
+        part
+        for message in messages
+        if isinstance(message.get("content"), list)
+        for part in message["content"]
+        if not isinstance(part.get("text"), str)
+    ]
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest() if parts else ""
+
+
+def _with_media(said: str, messages: Sequence[Mapping[str, Any]]) -> str:
+    media = _media_key(messages)
+    return f"{said}\0{media}" if media else said
 
 
 def input_key(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Equal for rows that ask the same, whatever they answer: rows of one key never lie in two splits."""
-    return fold(last_user_text(messages))
+    """Equal for rows that ask the same, of the same images, whatever they answer: rows of one key never lie in two splits."""
+    return _with_media(fold(last_user_text(messages)), _asked(messages))
+
+
+def input_media(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What `input_key` knows of images, sounds and files."""
+    return _media_key(_asked(messages))
+
+
+def _split_key(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Coarser than `input_key`, without any punctuation or symbols. It never changes, or rows would cross from test to train."""
+    asked = last_user_text(messages)
+    words = _NOT_WORDS.sub(" ", unicodedata.normalize("NFKC", asked).casefold()).strip()
+    return _with_media(words or asked.strip(), _asked(messages))
 
 
 def conversation_key(content: Mapping[str, Any]) -> str:
-    """Equal for rows whose whole input is the same but for case, punctuation and white space."""
-    said = [f"{message['role']}\0{fold(text_of(message.get('content')))}" for message in content["messages"]]
-    tools = orjson.dumps(content.get("tools") or [], option=orjson.OPT_SORT_KEYS)
-    calls = orjson.dumps([message.get("tool_calls") for message in content["messages"]], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256("\1".join(said).encode() + tools + calls).hexdigest()
+    """Equal for rows whose whole input is the same but for what `fold` leaves out, and the ids of calls."""
+    messages = content["messages"]
+    said = [f"{message['role']}\0{_with_media(fold(text_of(message.get('content'))), [message])}" for message in messages]
+    rest = [content.get("tools") or [], [_calls(message) for message in messages]]
+    return hashlib.sha256("\1".join(said).encode() + orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _calls(message: Mapping[str, Any]) -> list[Any]:
+    """Which functions a message calls with what; the ids of calls differ each time."""
+    called = [call.get("function") or call for call in message.get("tool_calls") or []]
+    return [{**function, "arguments": _parsed(function.get("arguments"))} for function in called]
+
+
+def _parsed(arguments: Any) -> Any:
+    try:
+        return orjson.loads(arguments)
+    except orjson.JSONDecodeError:  # also raised for what is no text
+        return arguments
 
 
 def answer_key(message: Mapping[str, Any] | None) -> str | None:
     """Equal for answers that say the same; None for none."""
     if message is None:
         return None
-    calls = message.get("tool_calls")
-    said = fold(text_of(message.get("content")))
+    said = _with_media(fold(text_of(message.get("content")) or str(message.get("refusal") or "")), [message])
+    calls = _calls(message)
     return said if not calls else f"{said}\0{orjson.dumps(calls, option=orjson.OPT_SORT_KEYS).decode()}"
 
 
 def split_of(content: Mapping[str, Any], validation_share: float, test_share: float) -> Split:
     """The split of a row, decided by its input alone: it is the same in every version and for every answer."""
-    digest = hashlib.sha256(b"noria split\0" + input_key(content["messages"]).encode()).digest()
+    digest = hashlib.sha256(b"noria split\0" + _split_key(content["messages"]).encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < test_share:
         return "test"

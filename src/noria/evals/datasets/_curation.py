@@ -17,8 +17,8 @@ import orjson
 
 from noria.messages import text_of
 
-from ._content import answer_key, conversation_key, input_key, last_user_text
-from ._near import clusters, near_pairs, signatures
+from ._content import answer_key, conversation_key, fold, input_media, last_user_text
+from ._near import near_groups
 from ._personal import find_personal_data
 from ._versions import Row
 
@@ -62,6 +62,9 @@ class Digest:
     row_id: str
     split: str
     input: str
+    """The text of what is asked, folded."""
+    media: str
+    """The key of its images, sounds and files; inputs of different ones are never the same."""
     conversation: str
     answer: str | None
     shown: str
@@ -82,7 +85,8 @@ def digest_of(row: Row, policy: CurationPolicy, weight: int = 1) -> Digest:
     return Digest(
         row_id=row.row_id,
         split=row.split,
-        input=input_key(content["messages"])[:200_000],
+        input=fold(asked)[:200_000],
+        media=input_media(content["messages"]),
         conversation=conversation_key(content),
         answer=answer_key(answer),
         shown=" ".join(asked.split())[:_SHOWN],
@@ -212,28 +216,28 @@ def _unlike_any(word: str) -> bool:
 
 def _near(rows: Sequence[Digest], threshold: float) -> Iterator[Finding]:
     """Inputs that are nearly the same: duplicates where the answers are too, leakage where the splits differ."""
-    texts: dict[str, int] = {}
-    first_rows: list[Digest] = []
-    by_input: defaultdict[str, list[Digest]] = defaultdict(list)
+    kinds: defaultdict[str, dict[str, list[Digest]]] = defaultdict(dict)
     for row in rows:
-        by_input[row.input].append(row)
-        if row.input not in texts:
-            texts[row.input] = len(texts)
-            first_rows.append(row)
-    pairs = near_pairs(signatures(list(texts)), threshold)
-    similar: defaultdict[int, float] = defaultdict(lambda: 1.0)
-    for left, right, similarity in pairs:
-        for place in (left, right):
-            similar[place] = min(similar[place], similarity)
-    for cluster in clusters(pairs):
-        members = [row for place in cluster for row in by_input[first_rows[place].input]]
-        detail = {"input": members[0].shown, "similarity": round(min(similar[place] for place in cluster), 3)}
-        yield from _leaks(members, detail)
-        for same in _groups(members, lambda row: (row.split, row.answer)):
-            inputs = {row.input for row in same}
-            if len(inputs) > 1:  # else they are exact duplicates, or differ in what came before the question
-                ids = [row.row_id for row in same]
-                yield Finding("near_duplicate", ids, [row.row_id for row in same if row.input != same[0].input], detail)
+        kinds[row.media].setdefault(row.input, []).append(row)
+    for by_input in kinds.values():
+        for same in by_input.values():
+            yield from _leaks(same, {"input": same[0].shown, "similarity": 1.0})
+        texts = list(by_input)
+        for cluster, similarity in near_groups(texts, threshold) if len(texts) > 1 else ():
+            detail = {"input": by_input[texts[cluster[0]]][0].shown, "similarity": round(similarity, 3)}
+            members = [row for place in cluster for row in by_input[texts[place]]]
+            for same in _groups(members, lambda row: row.answer):
+                if len({row.input for row in same}) > 1:
+                    yield from _alike(same, detail)
+
+
+def _alike(rows: Sequence[Digest], detail: Mapping[str, Any]) -> Iterator[Finding]:
+    """Of rows whose inputs are nearly the same, and their answers the same."""
+    yield from _leaks(rows, detail)
+    for same in _groups(rows, lambda row: row.split):
+        if len({row.input for row in same}) > 1:  # else they are exact duplicates, or differ in what came before the question
+            ids = [row.row_id for row in same]
+            yield Finding("near_duplicate", ids, [row.row_id for row in same if row.input != same[0].input], detail)
 
 
 def _leaks(members: Sequence[Digest], detail: Mapping[str, Any]) -> Iterator[Finding]:

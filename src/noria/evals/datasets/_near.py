@@ -1,31 +1,32 @@
 """Texts that are nearly the same: MinHash over character n-grams, locality-sensitive hashing to find candidates.
 
-Characters, not words, so that Chinese needs no dictionary. What half the texts share (a prompt's template) is left out, or every
-pair of short questions inside a long template would look alike. Linear in the texts: within a bucket each is compared with a few
-others only, so a pair may be missed, but none is invented: a pair found has an estimated Jaccard similarity of `threshold`.
+Characters, not words, so that Chinese needs no dictionary. What many texts share (a prompt's template) is left out, or every pair
+of short questions inside a long template would look alike: of all texts first, then of each cluster that is found, since a
+dataset may have many templates. Nearly the same are therefore a few texts, never many: what more than four texts share, and a
+third of those compared, is taken for a template. Linear in the texts: within a bucket each is compared with a few others only, so
+a pair may be missed, but none is invented: a pair found has an estimated Jaccard similarity of `threshold`.
 Sources: Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, "Mining of Massive
 Datasets", chapter 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["clusters", "near_pairs", "shingles", "signatures"]
+__all__ = ["clusters", "near_groups", "near_pairs", "shingles", "signatures"]
 
 _Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 _NUM_HASHES = 128
-_BANDS = 16
-_ROWS = _NUM_HASHES // _BANDS
+_RECALL = 0.98
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK = 4096
 _COMPARED = 8
 _SAMPLE = 2000
 _COMMON_SHARE = 0.3
-_LEAST_SAMPLE = 20
+_FEW = 4
 # Odd multipliers permute the 32-bit hashes; the terms make the permutations differ near 0.
 _random = np.random.default_rng(1)
 _MULTIPLIERS = _random.integers(0, 2**31, _NUM_HASHES, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -77,13 +78,39 @@ def _minimum(own: _Hashes) -> np.ndarray[Any, np.dtype[np.uint32]]:
 
 
 def _common(texts: Sequence[str]) -> _Hashes:
-    """Shingles that a good part of a sample has."""
+    """Shingles that a good part of a sample has, and more than a few texts."""
     step = max(1, len(texts) // _SAMPLE)
     sample = [shingles(text[:20_000]) for text in texts[::step]]
-    if len(sample) < _LEAST_SAMPLE:
+    if len(sample) <= _FEW:
         return np.empty(0, dtype=np.uint64)
     values, counts = np.unique(np.concatenate(sample), return_counts=True)
-    return values[counts > _COMMON_SHARE * len(sample)]
+    return values[counts > max(_FEW, _COMMON_SHARE * len(sample))]
+
+
+def near_groups(texts: Sequence[str], threshold: float) -> Iterator[tuple[list[int], float]]:
+    """The places of texts that are nearly the same, each group with the least similarity found in it."""
+    pending = [list(range(len(texts)))]
+    while pending:
+        places = pending.pop()
+        pairs = near_pairs(signatures([texts[place] for place in places]), threshold)
+        least: dict[int, float] = {}
+        for left, _, similarity in pairs:
+            least[left] = min(similarity, least.get(left, 1.0))
+        for cluster in clusters(pairs):
+            own = [places[place] for place in cluster]
+            if _FEW < len(own) < len(places):  # what these share may be a template of their own
+                pending.append(own)
+            else:
+                yield own, min(least.get(place, 1.0) for place in cluster)
+
+
+def bands_for(threshold: float) -> tuple[int, int]:
+    """How many bands of how many hashes make a pair of the threshold a candidate; as long as may be, for few candidates."""
+    for size in range(32, 1, -1):
+        bands = _NUM_HASHES // size
+        if 1 - (1 - threshold**size) ** bands >= _RECALL:
+            return bands, size
+    return _NUM_HASHES, 1
 
 
 def near_pairs(found: np.ndarray[Any, np.dtype[np.uint32]], threshold: float) -> list[tuple[int, int, float]]:
@@ -91,9 +118,10 @@ def near_pairs(found: np.ndarray[Any, np.dtype[np.uint32]], threshold: float) ->
     pairs: dict[tuple[int, int], float] = {}
     if len(found) < 2:
         return []
-    for band in range(_BANDS):
-        part = np.ascontiguousarray(found[:, band * _ROWS : (band + 1) * _ROWS])
-        keys = part.view(np.dtype((np.void, part.dtype.itemsize * _ROWS))).ravel()
+    bands, size = bands_for(threshold)
+    for band in range(bands):
+        part = np.ascontiguousarray(found[:, band * size : (band + 1) * size])
+        keys = part.view(np.dtype((np.void, part.dtype.itemsize * size))).ravel()
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
         starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

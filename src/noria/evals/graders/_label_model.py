@@ -10,6 +10,7 @@ from noria.errors import InvalidRequest
 from noria.evals._messages import TemplateMessage, check_messages
 from noria.evals._parsing import Spec
 from noria.evals._templates import Variables
+from noria.fields import Many
 
 from ._contract import Grade, GradeFailed, Row, Tools
 from ._judge import ask_judge
@@ -25,9 +26,9 @@ class LabelModel(Spec):
     type: Literal["label_model"]
     name: str = Field(min_length=1, max_length=256)
     model: str = Field(min_length=1, max_length=256)
-    input: list[TemplateMessage] = Field(min_length=1)
-    labels: list[_Label] = Field(min_length=1, max_length=256)
-    passing_labels: list[_Label]
+    input: Many[TemplateMessage] = Field(min_length=1)
+    labels: Many[_Label] = Field(min_length=1, max_length=256)
+    passing_labels: Many[_Label]
 
     def check(self, variables: Variables, param: str) -> None:
         if strange := [label for label in self.passing_labels if label not in self.labels]:

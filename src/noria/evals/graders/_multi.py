@@ -18,6 +18,7 @@ from pydantic import Field
 from noria.errors import InvalidRequest
 from noria.evals._parsing import Spec
 from noria.evals._templates import Variables
+from noria.fields import Many
 
 from ._contract import Grade, GradeFailed, Grader, Row, Tools
 
@@ -42,7 +43,7 @@ class Multi(Spec):
 
     type: Literal["multi"]
     name: str = Field(min_length=1, max_length=256)
-    graders: list[dict[str, Any]] | dict[str, dict[str, Any]]
+    graders: Many[dict[str, Any]] | dict[str, dict[str, Any]]
     calculate_output: str = Field(min_length=1, max_length=2000)
     pass_threshold: float = Field(default=0.5, allow_inf_nan=False)
 

@@ -11,6 +11,7 @@ from noria.errors import InvalidRequest
 from noria.evals._messages import TemplateMessage, check_messages
 from noria.evals._parsing import Spec
 from noria.evals._templates import Variables
+from noria.fields import Many
 
 from ._contract import Grade, GradeFailed, Row, Tools
 from ._judge import ask_judge
@@ -38,8 +39,8 @@ class ScoreModel(Spec):
     type: Literal["score_model"]
     name: str = Field(min_length=1, max_length=256)
     model: str = Field(min_length=1, max_length=256)
-    input: list[TemplateMessage] = Field(min_length=1)
-    range: list[float] = Field(default=[0.0, 1.0], min_length=2, max_length=2)
+    input: Many[TemplateMessage] = Field(min_length=1)
+    range: Many[float] = Field(default=[0.0, 1.0], min_length=2, max_length=2)
     sampling_params: _Sampling = _Sampling()
     pass_threshold: float | None = Field(default=None, allow_inf_nan=False)
 
