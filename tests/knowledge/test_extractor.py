@@ -99,6 +99,20 @@ async def test_limits_and_a_closed_pool_are_refused() -> None:
         await pool.extract(b"x", filename="a.txt")
 
 
+async def test_an_answer_longer_than_any_document_is_not_waited_for() -> None:
+    async with ExtractorPool(size=1, limits=_Small()) as pool:
+        await pool.extract(b"text", filename="a.txt")
+        with pytest.raises(InvalidRequest, match=r"long\.txt.*longer than any document"):
+            await pool.extract(b"word " * 1000, filename="long.txt")
+        assert (await pool.extract(b"text", filename="a.txt")).text == "text"
+
+
+class _Small(Limits):
+    @property
+    def max_wire_bytes(self) -> int:
+        return 1000
+
+
 async def _survive(num_mutations: int) -> None:
     seeds = sample_files.seeds()
     refusals = 0

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -243,6 +244,17 @@ def test_any_bytes_are_a_document_or_a_clear_refusal(data: bytes, extension: str
     for block in document.blocks:
         assert 0 <= block.start < block.end <= len(document.text)
     assert all(a.end <= b.start for a, b in zip(document.blocks, document.blocks[1:], strict=False))
+
+
+def test_headings_cross_a_process_border_once() -> None:
+    titles = "".join(f"{'#' * level} {'title ' * 30}{level}\n\n" for level in range(1, 6))
+    source = titles + "".join(f"###### {i}\n\nword\n\n" for i in range(1000))
+    document = load(source.encode(), "a.md")
+    wire = orjson.dumps(document.to_wire())
+    assert len(wire) < 6 * len(source)
+    back = Document.from_wire(orjson.loads(wire))
+    assert back == document
+    assert len({id(block.heading_path[0]) for block in back.blocks if block.heading_path}) == 1  # nor is it copied there
 
 
 def test_markdown_comments_are_not_text() -> None:

@@ -145,6 +145,19 @@ def test_a_passage_of_few_tokens_is_not_long_for_its_white_space() -> None:
     assert max(len(passage.text) for passage in passages) <= 1600
 
 
+def test_places_stay_in_proportion_where_there_is_a_heading_for_each_word() -> None:
+    titles = [f"{'#' * level} {'title ' * 30}{level}\n\n" for level in range(1, 6)]
+    text = "".join(titles) + "".join(f"###### {i}\n\nword\n\n" for i in range(300))
+    document = markdown(text)
+    passages = split(document, Chunking(400), count_tokens)
+    kept = sum(len(title) for passage in passages for place in passage.places for title in place.heading_path)
+    assert kept < 10 * len(text)
+    above = document.blocks[-1].heading_path[:5]
+    for passage in passages[1:]:
+        assert passage.heading_path[:5] == above
+        assert all(place.heading_path[:5] == above for place in passage.places)
+
+
 def test_static_chunks_overlap_and_never_end_with_a_heading() -> None:
     text = "\n\n".join(f"Sentence {i} says something about number {i}." for i in range(200))
     passages = split(markdown(text), Chunking(100, 50), count_tokens)

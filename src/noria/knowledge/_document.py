@@ -50,6 +50,14 @@ class Limits:
     base_time_s: float = 30.0
     time_per_mb_s: float = 2.0
 
+    @property
+    def max_wire_bytes(self) -> int:
+        """What a document within these limits takes at most to cross a process border.
+
+        Its text, its headings and its headers, each four bytes a character at most; marks and numbers of its blocks.
+        """
+        return 12 * self.max_text_chars + 160 * self.max_blocks + 40 * self.max_pages + 2**20
+
     def time_s(self, num_bytes: int) -> float:
         return self.base_time_s + self.time_per_mb_s * num_bytes / 1e6
 
@@ -92,38 +100,40 @@ class Document:
     pages: tuple[PageSpan, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready form for crossing a process border; paths and headers, mostly repeated, are sent once."""
-        paths: dict[tuple[str, ...], int] = {}
+        """A JSON-ready form for crossing a process border. Headings are sent once, each with the place of the one above it,
+        and so are headers: a path written out for each block would be many times the document.
+        """
+        headings: dict[tuple[int, str], int] = {}
         headers: dict[str, int] = {}
-        rows = [
-            (
-                block.kind,
-                block.start,
-                block.end,
-                block.level,
-                block.page,
-                paths.setdefault(block.heading_path, len(paths)),
-                headers.setdefault(block.header, len(headers)),
-            )
-            for block in self.blocks
-        ]
+        # Blocks under one heading share its path, which is then found without being compared.
+        path, above = (), -1
+        rows: list[tuple[Any, ...]] = []
+        for block in self.blocks:
+            if block.heading_path is not path:
+                path, above = block.heading_path, -1
+                for title in path:
+                    above = headings.setdefault((above, title), len(headings))
+            header = headers.setdefault(block.header, len(headers))
+            rows.append((block.kind, block.start, block.end, block.level, block.page, above, header))
         return {
             "text": self.text,
             "format": self.format,
             "title": self.title,
             "pages": [(page.number, page.start, page.end) for page in self.pages],
-            "paths": list(paths),
+            "headings": list(headings),
             "headers": list(headers),
             "blocks": rows,
         }
 
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> Document:
-        paths = [tuple(path) for path in wire["paths"]]
+        paths: list[tuple[str, ...]] = []
+        for above, title in wire["headings"]:
+            paths.append((*paths[above], title) if above >= 0 else (title,))
         headers: list[str] = wire["headers"]
         blocks = tuple(
-            Block(kind, start, end, level, page, paths[path], headers[header])
-            for kind, start, end, level, page, path, header in wire["blocks"]
+            Block(kind, start, end, level, page, paths[heading] if heading >= 0 else (), headers[header])
+            for kind, start, end, level, page, heading, header in wire["blocks"]
         )
         pages = tuple(PageSpan(*page) for page in wire["pages"])
         return cls(text=wire["text"], blocks=blocks, format=wire["format"], title=wire["title"], pages=pages)
@@ -145,6 +155,7 @@ class DocumentBuilder:
         self._source = source
         self._blocks: list[Block] = []
         self._headings: list[tuple[int, str]] = []
+        self._path: tuple[str, ...] = ()
         self._pages: list[PageSpan] = []
         self._first_heading = ""
         if source is not None:
@@ -195,11 +206,12 @@ class DocumentBuilder:
         if block.kind == "heading":
             while self._headings and self._headings[-1][0] >= block.level:
                 self._headings.pop()
-        path = tuple(text for _, text in self._headings)
-        self._blocks.append(Block(block.kind, block.start, block.end, block.level, block.page, path, block.header))
+            self._path = tuple(text for _, text in self._headings)
+        self._blocks.append(Block(block.kind, block.start, block.end, block.level, block.page, self._path, block.header))
         if block.kind == "heading":
             # A runaway heading (a whole page in one style) must not be repeated in front of each passage below it.
             self._headings.append((block.level, title[:200]))
+            self._path = (*self._path, title[:200])
             self._first_heading = self._first_heading or title
 
     def _refuse_if_longer(self, num_chars: int) -> None:

@@ -94,11 +94,16 @@ class ExtractorPool:
             self._idle.put_nowait(child)
 
 
+class _TooLong(Exception):
+    """An answer is longer than any document within the limits."""
+
+
 class _Child:
     """One extractor process. `usable` is false from the moment its pipes may be out of step."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, max_answer_bytes: int) -> None:
         self._process = process
+        self._max_answer_bytes = max_answer_bytes
         self.num_files = 0
         self.usable = True
 
@@ -115,7 +120,7 @@ class _Child:
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
             start_new_session=True,
         )
-        child = cls(process)
+        child = cls(process, limits.max_wire_bytes)
         fields = {name: getattr(limits, name) for name in limits.__slots__}
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
@@ -134,6 +139,8 @@ class _Child:
                 answer = await self._ask({"filename": filename, "path": path, "time_s": time_s}, data)
         except TimeoutError as error:
             raise unreadable(filename, f"reading it took longer than {time_s:.0f} s.", hint="Split the file.") from error
+        except _TooLong as error:
+            raise unreadable(filename, "what was read from it is longer than any document may be.") from error
         except (EOFError, OSError, ValueError) as error:
             raise unreadable(filename, f"reading it {await self._how_it_ended()}.") from error
         self.usable = not answer.get("spent", False)
@@ -142,7 +149,10 @@ class _Child:
             raise _ERRORS[failure["class"]](
                 failure["message"], param=failure["param"], code=failure["code"], hint=failure["hint"]
             )
-        return await asyncio.to_thread(Document.from_wire, answer["document"])
+        try:
+            return await asyncio.to_thread(Document.from_wire, answer["document"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise unreadable(filename, "what was read from it makes no document.") from error
 
     async def stop(self) -> None:
         self.usable = False
@@ -161,6 +171,8 @@ class _Child:
         stdin.write(data)
         await stdin.drain()
         size = int.from_bytes(await stdout.readexactly(8), "big")
+        if size > self._max_answer_bytes:
+            raise _TooLong
         return await asyncio.to_thread(orjson.loads, await stdout.readexactly(size))
 
     async def _how_it_ended(self) -> str:

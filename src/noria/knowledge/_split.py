@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from noria.errors import InvalidRequest
@@ -27,6 +28,7 @@ CountTokens = Callable[[str], int]
 
 _MAX_CONTEXT_CHARS = 240  # about 60–80 tokens: with 400 of text it still fits a 512-token embedder
 _CHARS_PER_TOKEN_BOUND = 16  # a longer piece than this per token is cut without counting it whole; white space has no tokens
+_MAX_PLACES_CHARS = (1000, 2)  # of headings in one passage's places: so many, and so many more for each of the text's own
 _SOFT_BREAK = re.compile(r"[\s,，、;:：)\]}>。]")
 
 
@@ -224,17 +226,33 @@ class _Packer:
 
 
 def _places(units: Sequence[_Unit], start: int) -> tuple[Place, ...]:
-    """A heading stands with what follows it: who cites it means that."""
+    """A heading stands with what follows it: who cites it means that.
+
+    Where there is no end of headings, with hardly a word below each, what comes last is under what those have in common:
+    a passage's places are kept with it, and would be many times its text.
+    """
     paths: list[tuple[str, ...]] = []
     path = next((unit.block.heading_path for unit in reversed(units) if not unit.is_heading), units[0].block.heading_path)
     for unit in reversed(units):
         path = path if unit.is_heading else unit.block.heading_path
         paths.append(path)
+    paths.reverse()
     places: list[Place] = []
-    for unit, above in zip(units, reversed(paths), strict=True):
+    size = -_MAX_PLACES_CHARS[0] - _MAX_PLACES_CHARS[1] * (units[-1].end - start)
+    for index, (unit, above) in enumerate(zip(units, paths, strict=True)):
         if not places or (places[-1].page, places[-1].heading_path) != (unit.block.page, above):
+            size += sum(map(len, above)) + 20
+            if places and size > 0:
+                places.append(Place(unit.start - start, unit.block.page, _common(paths[index:])))
+                break
             places.append(Place(unit.start - start, unit.block.page, above))
     return tuple(places) if len(places) > 1 else ()
+
+
+def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The headings above all of them: what the first in order shares with the last."""
+    first, last = min(paths), max(paths)
+    return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
 def _context(opening: Block, *, includes_header: bool) -> str:
