@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import orjson
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.errors import InvalidRequest
-from noria.evals.datasets import FileWriter, Format, NewRow, check_content, read_rows_of, row_id_of
+from noria.evals.datasets import FileWriter, Format, Line, NewRow, check_content, read_lines, read_rows_of, row_id_of
+from noria.evals.datasets._reading import _batch_rows  # pyright: ignore[reportPrivateUsage]
 
 # What a text may hold: anything that JSON and PostgreSQL can, lines, quotes and commas among it.
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=40)
@@ -199,6 +201,46 @@ def test_a_table_with_bad_bytes_and_long_cells() -> None:
     assert found[4] == "Not valid UTF-8."
     assert found[5] == "3 cells where the head has 2."
     assert isinstance(found[6], NewRow)
+
+
+def test_a_quote_that_is_never_closed_and_odd_heads_are_told() -> None:
+    lines = dict(read_rows_of(io.BytesIO(b'prompt,completion\na,b\n"c,d\ne,f\n'), "a.csv", None))
+    assert isinstance(lines[2], NewRow)
+    assert "quote opened in this line" in str(lines[3])
+    with pytest.raises(InvalidRequest, match="Two columns are named 'prompt'"):
+        list(read_rows_of(io.BytesIO(b"prompt,completion,prompt\na,b,c\n"), "a.csv", None))
+    with pytest.raises(InvalidRequest, match="UTF-8"):
+        list(read_rows_of(io.BytesIO("提示,completion\na,b\n".encode("gbk")), "a.csv", None))
+    nameless = [line.record for line in read_lines(io.BytesIO(b"prompt,completion,,\na,b,,\nc,d,x,y\n"), "a.csv")]
+    assert nameless == [{"prompt": "a", "completion": "b"}, None]
+
+
+def test_what_json_does_not_know_is_left_out_or_told() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    nan = float("nan")
+    rows = [
+        {"prompt": "a", "completion": "b", "score": nan, "tags": [("k", "v")], "scores": [1.0, nan], "image": None},
+        {"prompt": "a", "completion": "b", "score": 1.5, "tags": [], "scores": [], "image": b"\x89PNG"},
+    ]
+    kinds = {"score": pyarrow.float64(), "tags": pyarrow.map_(pyarrow.string(), pyarrow.string())}
+    kinds |= {"prompt": pyarrow.string(), "completion": pyarrow.string(), "image": pyarrow.binary()}
+    schema = pyarrow.schema([*kinds.items(), ("scores", pyarrow.list_(pyarrow.float64()))])
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), out)
+    first, second = read_lines(io.BytesIO(out.getvalue()), "a.parquet")
+    assert first.record is not None
+    assert "score" not in first.record
+    assert (first.record["tags"], first.record["scores"]) == ({"k": "v"}, [1.0, None])
+    assert second == Line(2, None, "The column 'image' holds bytes, which a row cannot.")
+
+
+def test_long_rows_of_a_table_are_taken_in_small_batches() -> None:
+    group = SimpleNamespace(total_byte_size=2**30, num_rows=1000)
+    assert _batch_rows(group, 0) == 15
+    assert _batch_rows(SimpleNamespace(total_byte_size=100, num_rows=1000), 0) == 256
+    with pytest.raises(InvalidRequest, match="smaller row groups"):
+        _batch_rows(SimpleNamespace(total_byte_size=2**33, num_rows=1000), 0)
 
 
 def test_a_row_of_two_megabytes_is_kept_and_one_of_seventeen_refused() -> None:
