@@ -17,10 +17,11 @@ from sqlalchemy import func, or_, select
 from noria.errors import InvalidRequest
 from noria.evals._answers import Answer, answer_in, answer_of_completion, read_judged
 from noria.evals._feedback import FeedbackFilter
+from noria.evals._wellformed import clean_message
 from noria.store import Completion, Database, Dataset, DatasetRow, Feedback, RowSource, has_entries
 from noria.tracing import TraceFilter, TraceStore
 
-from ._content import NewRow, Source, answer_key, check_content, clean_message, row_id_of
+from ._content import NewRow, Source, answer_key, check_content, row_id_of
 from ._progress import Report, Told
 from ._versions import Staging, Versions, alive
 

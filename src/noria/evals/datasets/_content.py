@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import orjson
 
 from noria.errors import InvalidRequest
+from noria.evals._wellformed import check_answer, check_json, check_message
 from noria.messages import text_of
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "answer_key",
     "canonical",
     "check_content",
-    "clean_message",
     "conversation_key",
     "fold",
     "input_key",
@@ -39,8 +39,6 @@ __all__ = [
 Split = Literal["train", "validation", "test"]
 MAX_ROW_BYTES = 16 * 1024 * 1024
 _FIELDS = frozenset({"messages", "tools", "expected", "chosen", "rejected", "metadata"})
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-_MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "weight", "reasoning_content"})
 _NOT_WORDS = re.compile(r"[\W_]+")
 # The same characters in another width; a full-width mark parts sentences without a space.
 _WIDTHS = (
@@ -52,9 +50,7 @@ _WIDTHS = (
 # exclamation mark after a digit (5!).
 _WIDE = r"[\u2e80-\uffef]"
 _MARK = r"(?:[.,?;:]|(?<!\d)!)"
-_PAUSES = re.compile(
-    rf"(?:[\s\u200b\ufeff\u2026\u3001\u3002¿¡]|{_MARK}(?=[\s.,!?;:\u2026]|\Z|{_WIDE})|(?<={_WIDE}){_MARK})+"
-)
+_PAUSES = re.compile(rf"(?:[\s\u200b\ufeff\u2026\u3001\u3002¿¡]|{_MARK}(?=[\s.,!?;:\u2026]|\Z|{_WIDE})|(?<={_WIDE}){_MARK})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,98 +79,26 @@ def check_content(given: Mapping[str, Any]) -> dict[str, Any]:
     messages: Any = given.get("messages")
     if not isinstance(messages, list) or not messages:
         raise InvalidRequest("A row needs `messages`, a list that is not empty.", param="messages")
-    content: dict[str, Any] = {"messages": [_message(each, f"messages[{index}]") for index, each in enumerate(messages)]}
+    content: dict[str, Any] = {"messages": [check_message(each, f"messages[{index}]") for index, each in enumerate(messages)]}
     if (tools := given.get("tools")) is not None:
         content["tools"] = _tools(tools)
     for name in ("expected", "chosen", "rejected"):
         if given.get(name) is not None:
-            content[name] = _answer(given[name], name)
+            content[name] = check_answer(given[name], name)
     metadata: Any = given.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise InvalidRequest("metadata must be an object.", param="metadata")
     content["metadata"] = metadata
-    _check_text(content)
+    size = check_json(content, "The row")
+    if size > MAX_ROW_BYTES:
+        raise InvalidRequest(f"The row has {size:,} bytes, more than {MAX_ROW_BYTES:,}.", code="row_too_large")
     return content
-
-
-def _check_text(content: dict[str, Any]) -> None:
-    try:
-        packed = orjson.dumps(content)
-    except (TypeError, ValueError) as error:  # a lone surrogate, a number beyond 64 bits, a nesting without end
-        raise InvalidRequest(f"The row cannot be kept as JSON: {error}.", code="invalid_value") from None
-    if len(packed) > MAX_ROW_BYTES:
-        raise InvalidRequest(f"The row has {len(packed):,} bytes, more than {MAX_ROW_BYTES:,}.", code="row_too_large")
-    if b"\\u0000" in packed and _has_nul(content):
-        raise InvalidRequest("The row holds a NUL character, which cannot be stored.", code="invalid_value")
-
-
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(_has_nul(key) or _has_nul(part) for key, part in cast("dict[str, Any]", value).items())
-    return isinstance(value, list) and any(map(_has_nul, cast("list[Any]", value)))
-
-
-def _answer(given: Any, path: str) -> dict[str, Any]:
-    message = _message({"role": "assistant", "content": given} if isinstance(given, str) else given, path)
-    if message["role"] != "assistant":
-        raise InvalidRequest(f"{path}.role = {message['role']!r}: an answer is the assistant's.", param=f"{path}.role")
-    return message
 
 
 def _tools(given: Any) -> list[Any]:
     if not isinstance(given, list) or not all(isinstance(tool, dict) for tool in cast("list[Any]", given)):
         raise InvalidRequest("tools must be a list of objects.", param="tools")
     return cast("list[Any]", given)
-
-
-def _message(given: Any, path: str) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise InvalidRequest(f"{path} is not an object.", param=path)
-    message = {str(key): value for key, value in cast("dict[Any, Any]", given).items() if value is not None}
-    if unknown := sorted(set(message) - _MESSAGE_KEYS):
-        raise InvalidRequest(f"{path} has an unknown field {unknown[0]!r}.", param=f"{path}.{unknown[0]}")
-    role = message.get("role")
-    if role not in _ROLES:
-        raise InvalidRequest(f"{path}.role = {role!r} is none of {', '.join(sorted(_ROLES))}.", param=f"{path}.role")
-    said = message.get("content")
-    if said is None:
-        if role != "assistant" or not (message.get("tool_calls") or message.get("refusal")):
-            raise InvalidRequest(f"{path} has no content.", param=f"{path}.content")
-        message["content"] = None
-    elif not isinstance(said, str) and not _are_parts(said):
-        raise InvalidRequest(f"{path}.content is neither a text nor a list of parts.", param=f"{path}.content")
-    if "tool_calls" in message and not _are_calls(message["tool_calls"]):
-        raise InvalidRequest(f"{path}.tool_calls is not a list of function calls.", param=f"{path}.tool_calls")
-    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
-        raise InvalidRequest(f"{path} needs the tool_call_id that it answers.", param=f"{path}.tool_call_id")
-    return {"role": role, "content": message["content"], **message}
-
-
-def _are_parts(given: Any) -> bool:
-    return isinstance(given, list) and all(isinstance(part, dict) and "type" in part for part in cast("list[Any]", given))
-
-
-def _are_calls(given: Any) -> bool:
-    if not isinstance(given, list):
-        return False
-    for call in cast("list[Any]", given):
-        function = cast("dict[str, Any]", call).get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict):
-            return False
-        named = cast("dict[str, Any]", function)
-        if not isinstance(named.get("name"), str) or not isinstance(named.get("arguments"), str):
-            return False
-    return True
-
-
-def clean_message(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A message of a trace or an answer of an API, without what a row does not hold (annotations, audio, finish reasons)."""
-    kept = {key: value for key, value in given.items() if key in _MESSAGE_KEYS and value is not None and value != []}
-    if kept.get("role") == "assistant":
-        kept.setdefault("content", None)
-    return kept
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
