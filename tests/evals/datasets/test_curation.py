@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from noria.evals.datasets import CurationPolicy, Row, check_content, row_id_of
 from noria.evals.datasets._curation import Finding, digest_of, find
-from noria.evals.datasets._near import near_pairs, shingles, signatures
+from noria.evals.datasets._near import near_groups, near_pairs, shingles, signatures
 from noria.evals.datasets._personal import find_personal_data, is_resident_id, passes_luhn
 from tests.evals.datasets.conftest import row
 
@@ -83,6 +83,63 @@ def test_a_long_template_makes_no_duplicates() -> None:
     frame = "You are a careful classifier. Answer with one word, safe or injection, and nothing else. The prompt is as follows: "
     given = rows(*((frame + sentence(random_, 4), "safe", "train") for _ in range(200)))
     assert "near_duplicate" not in look(given)
+
+
+def test_rows_of_templates_are_not_lost() -> None:
+    """Five long templates, each in sixty rows with a word and an answer of its own."""
+    random_ = random.Random(6)
+    frames = [sentence(random_, 100) for _ in range(5)]
+    split = ["train", "train", "train", "validation", "test"]
+    words = [f"{one}{two}" for one in WORDS[:20] for two in WORDS[20:35]]
+    own = rows(*((f"{frames[n % 5]} Word: {word}", f"about {word}", split[n // 5 % 5]) for n, word in enumerate(words)))
+    assert look(own) == {}
+    same = rows(*((f"{frames[n % 5]} Word: {word}", "yes", split[n // 5 % 5]) for n, word in enumerate(words)))
+    assert look(same, CurationPolicy(kinds=frozenset({"near_duplicate", "leakage"}))) == {}
+
+
+def test_a_near_duplicate_inside_a_template_is_found() -> None:
+    random_ = random.Random(7)
+    frames = [sentence(random_, 60) for _ in range(5)]
+    given = [(f"{frames[n % 5]} {sentence(random_, 15)}", "yes", "train") for n in range(100)]
+    close = (given[3][0] + " indeed", "yes", "test")
+    found = look(rows(*given, close), CurationPolicy(kinds=frozenset({"near_duplicate", "leakage"})))
+    assert [finding.detail["input"][:20] for finding in found["leakage"]] == [given[3][0][:20]]
+    assert len(found["leakage"][0].row_ids) == 2
+    assert "near_duplicate" not in found
+
+
+def test_near_inputs_with_other_answers_do_not_leak_and_equal_ones_do() -> None:
+    random_ = random.Random(8)
+    texts = [sentence(random_) for _ in range(30)]
+    close = [text.rsplit(" ", 1)[0] + " indeed" for text in texts[:2]]
+    given = rows(*((text, "x", "train") for text in texts), (close[0], "y", "test"), (close[1], "X.", "test"))
+    assert [finding.remove_ids for finding in look(given, CurationPolicy(near=0.8))["leakage"]] == [[given[1].row_id]]
+    crossed = rows(("Is it open?", "yes", "train"), ("is it open", "no", "test"))
+    assert [finding.remove_ids for finding in look(crossed)["leakage"]] == [[crossed[0].row_id]]
+
+
+@pytest.mark.parametrize("near", [0.55, 0.6, 0.7, 0.8, 0.9])
+def test_pairs_of_the_asked_similarity_are_found(near: float) -> None:
+    random_ = random.Random(9)
+    pairs: list[str] = []
+    for _ in range(60):
+        words = [random_.choice(WORDS) for _ in range(60)]
+        kept = round(60 * 2 * (near + 0.06) / (1 + near + 0.06))  # of n words kept of 60, the similarity is n / (120 - n)
+        pairs += [" ".join(words), " ".join(words[:kept] + [random_.choice(WORDS) for _ in range(60 - kept)])]
+    groups = [group for group, _ in near_groups(pairs, near)]
+    assert sum(group == [place, place + 1] for place in range(0, 120, 2) for group in groups) >= 48
+
+
+def test_the_same_question_about_other_images_is_another_question() -> None:
+    def about(address: str, answer: str, split: str) -> Row:
+        parts = [{"type": "text", "text": "What animal is this?"}, {"type": "image_url", "image_url": {"url": address}}]
+        content = check_content({"messages": [{"role": "user", "content": parts}], "expected": answer})
+        return Row(0, row_id_of(content), split, content, 1)  # type: ignore[arg-type]
+
+    given = [about(f"https://x.test/{n}.png", f"animal {n // 2}", "test" if n == 5 else "train") for n in range(6)]
+    assert look(given) == {}
+    same = [about("https://x.test/1.png", answer, "train") for answer in ("a cat", "A cat.", "a dog")]
+    assert {kind: len(found) for kind, found in look(same).items()} == {"exact_duplicate": 1, "contradiction": 1}
 
 
 def test_personal_data_is_named_and_not_repeated() -> None:

@@ -123,7 +123,7 @@ def find(rows: Sequence[Digest], policy: CurationPolicy) -> list[Finding]:
 
 
 def _exact(rows: Sequence[Digest]) -> Iterator[Finding]:
-    """Rows that differ in case, punctuation or white space only; the first stays."""
+    """Rows that differ only in what `fold` leaves out; the first stays."""
     for same in _groups(rows, lambda row: (row.conversation, row.answer)):
         ids = [row.row_id for row in same]
         yield Finding("exact_duplicate", ids, ids[1:], {"input": same[0].shown})
@@ -231,7 +231,7 @@ def _near(rows: Sequence[Digest], threshold: float) -> Iterator[Finding]:
                     yield from _alike(same, detail)
 
 
-def _alike(rows: Sequence[Digest], detail: Mapping[str, Any]) -> Iterator[Finding]:
+def _alike(rows: Sequence[Digest], detail: dict[str, Any]) -> Iterator[Finding]:
     """Of rows whose inputs are nearly the same, and their answers the same."""
     yield from _leaks(rows, detail)
     for same in _groups(rows, lambda row: row.split):

@@ -1,10 +1,10 @@
 """Texts that are nearly the same: MinHash over character n-grams, locality-sensitive hashing to find candidates.
 
-Characters, not words, so that Chinese needs no dictionary. What many texts share (a prompt's template) is left out, or every pair
-of short questions inside a long template would look alike: of all texts first, then of each cluster that is found, since a
-dataset may have many templates. Nearly the same are therefore a few texts, never many: what more than four texts share, and a
-third of those compared, is taken for a template. Linear in the texts: within a bucket each is compared with a few others only, so
-a pair may be missed, but none is invented: a pair found has an estimated Jaccard similarity of `threshold`.
+Characters, not words, so that Chinese needs no dictionary. What a third of all texts share is left out, or every pair of short
+questions inside a long template would look alike; and a cluster whose texts each hold all that most of them hold is a template
+that was filled in, not one text with small changes: its texts are compared by the rest. Linear in the texts: within a bucket each
+is compared with a few others only, so a pair may be missed, but none is invented: a pair found has an estimated Jaccard
+similarity of `threshold`.
 Sources: Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, "Mining of Massive
 Datasets", chapter 3.
 """
@@ -26,7 +26,11 @@ _BLOCK = 4096
 _COMPARED = 8
 _SAMPLE = 2000
 _COMMON_SHARE = 0.3
-_FEW = 4
+_LEAST_SAMPLE = 20
+_FRAME_SAMPLE = 200
+_MOST = 0.6
+# The least change, a character more, takes away four runs of Latin letters or two of Chinese.
+_LACKING = 2
 # Odd multipliers permute the 32-bit hashes; the terms make the permutations differ near 0.
 _random = np.random.default_rng(1)
 _MULTIPLIERS = _random.integers(0, 2**31, _NUM_HASHES, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -54,9 +58,9 @@ def hash_of(points: _Hashes) -> np.uint64:
     return np.uint64(value)
 
 
-def signatures(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """MinHash signatures `[len(texts), 128]`."""
-    common = _common(texts)
+def signatures(texts: Sequence[str], common: _Hashes | None = None) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    """MinHash signatures `[len(texts), 128]`, without the shingles in `common`, sorted (default: what a third of them share)."""
+    common = _common(texts) if common is None else common
     found = np.empty((len(texts), _NUM_HASHES), dtype=np.uint32)
     for place, text in enumerate(texts):
         own = shingles(text)
@@ -78,30 +82,45 @@ def _minimum(own: _Hashes) -> np.ndarray[Any, np.dtype[np.uint32]]:
 
 
 def _common(texts: Sequence[str]) -> _Hashes:
-    """Shingles that a good part of a sample has, and more than a few texts."""
+    """Shingles that a good part of a sample has."""
     step = max(1, len(texts) // _SAMPLE)
     sample = [shingles(text[:20_000]) for text in texts[::step]]
-    if len(sample) <= _FEW:
+    if len(sample) < _LEAST_SAMPLE:
         return np.empty(0, dtype=np.uint64)
     values, counts = np.unique(np.concatenate(sample), return_counts=True)
-    return values[counts > max(_FEW, _COMMON_SHARE * len(sample))]
+    return values[counts > _COMMON_SHARE * len(sample)]
+
+
+def _frame(texts: Sequence[str]) -> _Hashes | None:
+    """What texts share that are one template filled in; None where they are one text with changes here and there.
+
+    Who fills a template in leaves all of it as it is; who changes a text takes something of it away.
+    """
+    step = max(1, len(texts) // _FRAME_SAMPLE)
+    sample = [shingles(text) for text in texts[::step]]
+    values, counts = np.unique(np.concatenate(sample), return_counts=True)
+    most = values[counts > _MOST * len(sample)]
+    changed = sum(int(np.isin(most, own, assume_unique=True, invert=True).sum()) >= _LACKING for own in sample)
+    return None if changed * 2 >= len(sample) else values[counts > max(1, _COMMON_SHARE * len(sample))]
 
 
 def near_groups(texts: Sequence[str], threshold: float) -> Iterator[tuple[list[int], float]]:
     """The places of texts that are nearly the same, each group with the least similarity found in it."""
-    pending = [list(range(len(texts)))]
+    pending = [(list(range(len(texts))), _common(texts), False)]
     while pending:
-        places = pending.pop()
-        pairs = near_pairs(signatures([texts[place] for place in places]), threshold)
+        places, common, unframed = pending.pop()
+        pairs = near_pairs(signatures([texts[place] for place in places], common), threshold)
         least: dict[int, float] = {}
         for left, _, similarity in pairs:
             least[left] = min(similarity, least.get(left, 1.0))
         for cluster in clusters(pairs):
             own = [places[place] for place in cluster]
-            if _FEW < len(own) < len(places):  # what these share may be a template of their own
-                pending.append(own)
-            else:
+            again = unframed and len(own) == len(places)
+            frame = None if again or len(own) < 3 else _frame([texts[place] for place in own])
+            if frame is None:
                 yield own, min(least.get(place, 1.0) for place in cluster)
+            else:
+                pending.append((own, np.union1d(common, frame), True))
 
 
 def bands_for(threshold: float) -> tuple[int, int]:
