@@ -67,6 +67,11 @@ class Instance:
     def url(self) -> str:
         return self.facts("console")["url"]
 
+    def enter(self, page: Any) -> None:
+        """Signs a fresh visitor in as the owner: other tests may have made keys."""
+        page.goto(f"{self.url}/enter?token={self.facts('console')['token']}")
+        page.wait_for_url(f"{self.url}/")
+
 
 @pytest.fixture(scope="session")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
@@ -102,6 +107,7 @@ def page(chromium: Any, instance: Instance) -> Iterator[Any]:
     page.set_default_timeout(20_000)
     page.on("request", lambda request: None if stays(request.url) else left.append(request.url))
     page.on("pageerror", lambda error: failed.append(str(error)))
+    instance.enter(page)
     yield page
     context.close()
     assert left == []

@@ -275,6 +275,7 @@ def test_language_and_theme_are_chosen_and_remembered(page: Any) -> None:
 def test_chinese_by_accept_language_and_usable_on_a_phone(chromium: Any, instance: Instance) -> None:
     context = chromium.new_context(base_url=instance.url, viewport={"width": 390, "height": 844}, locale="zh-CN")
     page = context.new_page()
+    instance.enter(page)
     for path in ("/", "/playground", "/knowledge", "/traces", "/models", "/settings"):
         page.goto(path)
         page.locator(".page h1").wait_for()

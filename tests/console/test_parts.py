@@ -115,7 +115,7 @@ async def serving(home: Path) -> AsyncIterator[Api]:
     port = server.servers[0].sockets[0].getsockname()[1]
     (home / "server.json").write_text(json.dumps({"url": f"http://127.0.0.1:{port}", "token": "owner"}))
     async with httpx.AsyncClient(trust_env=False) as client:
-        yield Api(Connection(home), client, lambda: None)
+        yield Api(Connection(home), client, lambda owners: owners)
     server.should_exit = True
     await task
 
@@ -157,12 +157,12 @@ async def test_failures_come_out_as_noria_errors(tmp_path: Path) -> None:
             await api.get("/conflict")
 
 
-async def test_the_owners_key_is_not_lent_beyond_loopback(tmp_path: Path) -> None:
+async def test_a_session_decides_what_key_it_calls_with(tmp_path: Path) -> None:
     (tmp_path / "server.json").write_text(json.dumps({"url": "http://127.0.0.1:9", "token": "owner"}))
     async with httpx.AsyncClient() as client:
-        api = Api(Connection(tmp_path), client, lambda: None, lend_owner=False)
-        assert api.endpoint().token is None
-        assert Api(Connection(tmp_path), client, lambda: "mine", lend_owner=False).endpoint().token == "mine"
+        for given in (None, "mine", "owner"):
+            assert Api(Connection(tmp_path), client, lambda _, given=given: given).endpoint().token == given
+        assert Api(Connection(tmp_path), client, lambda owners: owners).endpoint().token == "owner"
     with pytest.raises(Unavailable, match="No Noria server"):
         Connection(tmp_path / "elsewhere").find()
 

@@ -20,7 +20,7 @@ from ._processes import Child, wait_until
 if TYPE_CHECKING:
     from ._api import Api
 
-__all__ = ["connect", "console_url", "find_running", "settings_of", "start_server"]
+__all__ = ["connect", "console_login", "console_url", "find_running", "settings_of", "start_server"]
 
 _START_S = 60.0
 
@@ -70,6 +70,14 @@ def console_url(home: Path) -> str | None:
     """Where the console of this home is, if one runs."""
     found = announced(home / "run" / "console.json")
     return found.url if found is not None and _lives(found.pid) else None
+
+
+def console_login(home: Path) -> str | None:
+    """The console's address that signs its bearer in as the owner; needed once API keys exist."""
+    found = announced(home / "run" / "console.json")
+    if found is None or not _lives(found.pid):
+        return None
+    return f"{found.url}/enter?token={found.token}" if found.token else found.url
 
 
 def start_server(home: Path, options: Sequence[str], *, echo: bool = False) -> tuple[Announced, Child | None]:

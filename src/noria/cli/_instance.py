@@ -22,7 +22,7 @@ from noria.errors import Conflict, NoriaError, Unavailable
 from noria.settings import Settings
 
 from ._api import Api
-from ._connection import console_url, find_running, settings_of, start_server
+from ._connection import console_login, console_url, find_running, settings_of, start_server
 from ._processes import Child, wait_until
 from ._show import note
 
@@ -72,7 +72,9 @@ def run_up(options: UpOptions) -> None:
         while warming.is_alive():
             warming.join(0.1)
             _check([child])
-        print_banner(settings, running, console_url(settings.home), keys=api.get("/v1/noria/status")["keys_required"])
+        keys = api.get("/v1/noria/status")["keys_required"]
+        address = (console_login if keys else console_url)(settings.home)
+        print_banner(settings, running, address, keys=keys)
         _try(lambda: index_docs(api), child)
         _watch([child, *([console] if console else [])])
 
@@ -101,7 +103,7 @@ def _server(settings: Settings, options: UpOptions, stack: contextlib.ExitStack)
 
 def _runs_already(home: Path, other: Announced) -> NoriaError:
     where = f"{other.url}/v1 (process {other.pid})"
-    console = console_url(home)
+    console = console_login(home)
     shown = f" Its console: {console}" if console else ""
     return Conflict(
         f"Noria runs already on {home}: {where}.{shown}", hint="Use it, stop it, or start a second one with --home DIR --port N."

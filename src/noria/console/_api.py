@@ -51,17 +51,15 @@ def _event(data: str) -> dict[str, Any]:
 
 
 class Api:
-    """Calls on behalf of one browser session. `key` gives the key that its user signed in with, if any."""
+    """Calls on behalf of one browser session. `token` gives the key that it calls with, out of the owner's; it may raise."""
 
-    def __init__(
-        self, connection: Connection, client: httpx.AsyncClient, key: Callable[[], str | None], *, lend_owner: bool = True
-    ) -> None:
-        self._connection, self._client, self._key, self._lend_owner = connection, client, key, lend_owner
+    def __init__(self, connection: Connection, client: httpx.AsyncClient, token: Callable[[str | None], str | None]) -> None:
+        self._connection, self._client, self._token = connection, client, token
 
     def endpoint(self) -> Endpoint:
-        """The address, and the key to use: the user's own, else the owner's where it may be lent."""
+        """The address, and the key to use, None for none."""
         found = self._connection.find()
-        return Endpoint(found.url, self._key() or (found.token if self._lend_owner else None))
+        return Endpoint(found.url, self._token(found.token))
 
     async def get(self, path: str, params: _Params | None = None) -> Any:
         return await self._call("GET", path, params=_given(params))

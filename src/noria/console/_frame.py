@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from fastapi import Response
+from fastapi.responses import RedirectResponse
 from nicegui import PageArguments, ui
 
 from noria.console._home import home_page
@@ -86,17 +88,23 @@ def add_pages(backend: Backend) -> None:
     """Registers the pages with NiceGUI, once a process."""
 
     @ui.page("/sign-in")
-    def sign_in() -> None:  # pyright: ignore[reportUnusedFunction]
+    async def sign_in(expired: str = "") -> Response | None:  # pyright: ignore[reportUnusedFunction]
         session = _open(backend)
-        sign_in_page(session)
+        if await session.admitted() and backend.reachable:
+            return RedirectResponse("/", 303)
+        sign_in_page(session, expired=bool(expired))
+        return None
 
-    def root() -> None:
+    async def root() -> Response | None:
         session = _open(backend)
+        if not await session.admitted():
+            return RedirectResponse("/sign-in", 303)
         with box("shell"):
             _navigation(session)
             with box("main", "main"):
                 _banner(session)
                 ui.sub_pages(_routes(session)).classes("content")
+        return None
 
     for path in _PAGES:  # not one pattern for all: an unknown path would build Home only to throw it away
         ui.page(re.sub(r"\{(\w+)\}", r"{_\1}", path))(root)

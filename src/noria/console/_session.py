@@ -10,10 +10,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
+from fastapi import Request
 from nicegui import app, context, ui
 
 from noria.console._api import Api
 from noria.console._connection import Connection
+from noria.console._visitors import Visitors, is_direct
 from noria.console.texts import Texts, choose_language
 from noria.errors import AuthenticationFailed, NoriaError
 
@@ -22,12 +24,12 @@ __all__ = ["Backend", "Session"]
 
 @dataclass
 class Backend:
-    """What all visitors share. `keys` are those they signed in with, by session: in memory only, gone with the process."""
+    """What all visitors share. `loopback`: the console listens on this machine only."""
 
     connection: Connection
     client: httpx.AsyncClient
-    lend_owner: bool
-    keys: dict[str, str] = field(default_factory=dict[str, str])
+    loopback: bool
+    visitors: Visitors = field(default_factory=Visitors)
     reachable: bool = True
 
 
@@ -38,12 +40,13 @@ class Session:
         self.backend = backend
         self._leaving = False
         self.store: MutableMapping[str, Any] = app.storage.user
-        self._id: str = app.storage.browser["id"]
+        self._grant: str | None = app.storage.browser.get("grant")
         request = context.client.request
+        self.direct = backend.loopback and is_direct(_address(request), request.headers)
         self.language = choose_language(self.store.get("language"), request.headers.get("accept-language", "") if request else "")
         self.t = Texts(self.language)
         self.reload: Callable[[], Awaitable[None]] | None = None  # set while the page shown is one that failed to load
-        self.api = Api(backend.connection, backend.client, lambda: backend.keys.get(self._id), lend_owner=backend.lend_owner)
+        self.api = Api(backend.connection, backend.client, self._token)
 
     @property
     def theme(self) -> str:
@@ -67,13 +70,52 @@ class Session:
 
     @property
     def signed_in(self) -> bool:
-        return self._id in self.backend.keys
+        return self.backend.visitors.knows(self._grant)
 
-    def sign_in(self, key: str) -> None:
-        self.backend.keys[self._id] = key
+    def _token(self, owners: str | None) -> str | None:
+        """Its own key, or the owner's where it was signed in as the owner. With neither, this machine calls without any,
+        which the API allows while it has no keys; others do not call at all."""
+        visitors = self.backend.visitors
+        if key := visitors.key(self._grant):
+            return key
+        if not self.direct:
+            raise AuthenticationFailed("Sign in with an API key.")
+        return owners if visitors.is_owner(self._grant) else None
+
+    async def admitted(self) -> bool:
+        """Whether this visitor may see pages: all but the API's refusal counts, which pages tell better."""
+        try:
+            await self.api.get("/v1/noria/status")
+        except AuthenticationFailed:
+            return False
+        except NoriaError:
+            return True
+        return True
+
+    async def sign_in(self, key: str) -> str:
+        """Tries the key, and gives the path that makes the browser keep the sign-in. Raises what the API says against it."""
+        grant = self.backend.visitors.admit(key)
+        before, self._grant = self._grant, grant
+        try:
+            status = await self.api.get("/v1/noria/status")
+            if not status.get("keys_required"):  # any text would pass for a key
+                raise AuthenticationFailed(self.t("sign_in.no_keys"), code="no_api_key")
+        except NoriaError:
+            self.backend.visitors.dismiss(grant)
+            self._grant = before
+            raise
+        return f"/enter?token={self.backend.visitors.ticket(grant)}"
+
+    async def stay_owner(self) -> None:
+        """After the first key was made here: who could make it stays the owner, where all others sign in from now on."""
+        if self.signed_in or not self.direct:
+            return
+        self._grant = self.backend.visitors.admit(None)
+        ticket = self.backend.visitors.ticket(self._grant)
+        await ui.run_javascript(f"fetch('/enter?token={ticket}').then(answer => answer.ok)")
 
     def sign_out(self) -> None:
-        self.backend.keys.pop(self._id, None)
+        self.backend.visitors.dismiss(self._grant)
 
     def to_sign_in(self) -> None:
         """Leads there once: a second lead would break the first one off."""
@@ -105,3 +147,7 @@ class Session:
             yield
         except NoriaError as error:
             self.notice(error)
+
+
+def _address(request: Request) -> str | None:
+    return request.client.host if request.client else None

@@ -121,6 +121,7 @@ def _create(session: Session, reload: Reload) -> None:
                 body["requests_per_minute"] = int(rate.value)
             with session.reporting():
                 issued = await session.api.post("/v1/noria/keys", body)
+                await session.stay_owner()
                 made.close()
                 _show_secret(session, issued)
                 await reload()

@@ -86,6 +86,20 @@ TEXTS: dict[str, tuple[str, str]] = {
         "This instance asks for an API key. It stays in this session on the console's side and is written nowhere.",
         "此实例需要 API 密钥。密钥只保留在控制台一侧的本次会话中，不会写入磁盘。",
     ),
+    "sign_in.owner": (
+        "On this instance's own machine no key is needed: open the console's address that this command prints, "
+        "also while Noria runs.",
+        "在此实例所在的机器上无需密钥：运行以下命令（Noria 正在运行时也可以），打开它输出的控制台地址。",
+    ),
+    "sign_in.expired": (
+        "That address has been used up, or is of an earlier start of the console.",
+        "该地址已失效：可能已使用过，或属于控制台先前的一次启动。",
+    ),
+    "sign_in.refused": ("This key is not known, has expired or was revoked.", "该密钥不存在、已过期或已被吊销。"),
+    "sign_in.no_keys": (
+        "This instance has no API key yet. Create one on its own machine: noria keys create NAME",
+        "此实例还没有 API 密钥，请先在其所在的机器上创建：noria keys create 名称",
+    ),
     "sign_in.key": ("API key", "API 密钥"),
     "sign_in.enter": ("Sign in", "登录"),
 }
