@@ -35,6 +35,8 @@ BLOCKS: tuple[Block, ...] = ("role", "context", "task", "output")
 _NAME = r"[^\W\d][\w.-]{0,63}"
 _MARK = re.compile(r"\\\{\{|\{\{\s*(?P<name>" + _NAME + r")\s*\}\}|\{\{(?P<rest>.{0,40})", re.DOTALL)
 _Text = Annotated[str, Field(max_length=200_000)]
+_MOST_FILLED = 8 * 2**20
+"""Characters that values add to a prompt, more than any model reads: a long one, named a thousand times, takes all memory."""
 
 
 class _Strict(BaseModel):
@@ -86,12 +88,26 @@ class Template(_Strict):
         return self
 
     def render(self, values: Mapping[str, Any] | None = None, *, param: str = "variables") -> list[dict[str, str]]:
-        """Chat messages with each variable replaced. Raises InvalidRequest for a missing, an unknown or an unfit value."""
+        """Chat messages with each variable replaced. Raises InvalidRequest for a missing, unknown, unfit or too long value."""
         given = _texts(values or {}, param)
         _compare(self.variables(), given, param)
 
+        length = 0
+
+        def value(name: str) -> str:
+            nonlocal length
+            length += len(given[name])
+            if length > _MOST_FILLED:
+                raise InvalidRequest(
+                    f"With {name} the prompt is longer than {_MOST_FILLED:,} characters.",
+                    param=f"{param}.{name}",
+                    code="prompt_too_long",
+                    hint="Name a long value once.",
+                )
+            return given[name]
+
         def filled(text: str) -> str:
-            return expand(text, given.__getitem__)
+            return expand(text, value)
 
         blocks = [text for block in BLOCKS if (text := filled(getattr(self, block)).strip())]
         rendered = [{"role": "system", "content": "\n\n".join(blocks)}] if blocks else []

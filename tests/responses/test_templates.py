@@ -98,3 +98,11 @@ def test_whatever_is_accepted_renders_and_values_arrive_whole(text: str, value: 
     rendered = template.render(dict.fromkeys(names, value))[0]["content"]
     marked = template.render(dict.fromkeys(names, "\x00"))[0]["content"]
     assert rendered == marked.replace("\x00", value).strip()
+
+
+def test_what_variables_add_has_an_end() -> None:
+    template = Template(task="{{x}}" * 20_000, messages=(TemplateMessage(role="user", content="{{x}}" * 20_000),))
+    assert len(template.render({"x": "a" * 200})[0]["content"]) == 4_000_000
+    with pytest.raises(InvalidRequest, match="With x the prompt is longer than") as caught:
+        template.render({"x": "a" * 300}, param="prompt.variables")
+    assert (caught.value.code, caught.value.param) == ("prompt_too_long", "prompt.variables.x")
