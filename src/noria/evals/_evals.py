@@ -15,7 +15,7 @@ import orjson
 from pydantic import TypeAdapter
 from sqlalchemy import delete, select
 
-from noria.errors import Conflict, InvalidRequest, NotFound, UnsupportedField
+from noria.errors import Conflict, InvalidRequest, NotFound
 from noria.jobs import Jobs
 from noria.prompts import PromptReference
 from noria.sandbox import require_sandbox
@@ -24,6 +24,7 @@ from noria.store import Blobs, Cursor, Database, Eval, EvalItem, EvalRun, Job, J
 from ._calibration import Templates, judges_in, keep, measure, parts_of, standing
 from ._compare import Comparison, compare
 from ._importing import Imported, import_objects, objects_in
+from ._item_schema import check_item_schema
 from ._messages import check_messages
 from ._parsing import parse
 from ._runs import Means, Runs, tools_for
@@ -82,7 +83,7 @@ class Evals:
     ) -> Eval:
         """Raises InvalidRequest naming a field, a template's variable or a grader's fault."""
         stored = config_schema(parse(config_spec, dict(config), "data_source_config"))
-        _check_schema(stored)
+        await asyncio.to_thread(check_item_schema, _item_schema(stored))
         kept = check_criteria(criteria, variables_of(stored))
         row = Eval(
             id=new_id("eval_"),
@@ -134,7 +135,7 @@ class Evals:
         owner = await self.get(project_id, eval_id)
         variables = variables_of(owner.data_source_config)
         check_criteria(owner.testing_criteria, variables)
-        _check_schema(owner.data_source_config)
+        await asyncio.to_thread(check_item_schema, _item_schema(owner.data_source_config))
         spec = parse(run_spec, dict(new.data_source), "data_source")
         _check_run(spec, owner, variables)
         if spec.model is not None:
@@ -334,34 +335,8 @@ def check_criteria(criteria: Sequence[Mapping[str, Any]], variables: Variables) 
     return kept
 
 
-def _check_schema(stored: Mapping[str, Any]) -> None:
-    from jsonschema import exceptions, validators
-
-    schema = ((stored.get("schema") or {}).get("properties") or {}).get("item") or {}
-    if keyword := _regular_expression_in(schema):
-        raise UnsupportedField(
-            f"item_schema uses {keyword}, which is not supported: a regular expression may take for ever.",
-            param="data_source_config.item_schema",
-        )
-    try:
-        validators.validator_for(schema).check_schema(schema)
-    except exceptions.SchemaError as error:
-        raise InvalidRequest(
-            f"item_schema is not a JSON schema: {error.message[:300]}.", param="data_source_config.item_schema"
-        ) from None
-
-
-def _regular_expression_in(schema: Any) -> str | None:
-    """The first keyword of a schema that holds one. A property may be named `pattern`: what it leads to is no text."""
-    if isinstance(schema, dict):
-        for key, value in schema.items():
-            if (key == "pattern" and isinstance(value, str)) or key == "patternProperties":
-                return key
-            if found := _regular_expression_in(value):
-                return found
-    if isinstance(schema, list):
-        return next((found for each in schema if (found := _regular_expression_in(each))), None)
-    return None
+def _item_schema(stored: Mapping[str, Any]) -> Any:
+    return ((stored.get("schema") or {}).get("properties") or {}).get("item") or {}
 
 
 def _check_run(spec: RunSpec, owner: Eval, variables: Variables) -> None:
