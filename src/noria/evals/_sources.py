@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -22,11 +23,12 @@ from noria.messages import text_of, to_chat_messages
 from noria.store import Blobs, Completion, Database, Dataset, DatasetRow, DatasetVersion, File, StoredResponse, has_entries
 
 from ._specs import DatasetSource, FileContent, FileId, ResponsesSource, Source, StoredCompletions
+from .datasets._content import MAX_ROW_BYTES
 
-__all__ = ["SourceRow", "Sources", "digest_of_item"]
+__all__ = ["SourceRow", "Sources", "digest_of_item", "whole_lines"]
 
 _PIECE_ROWS = 200
-_MOST_BYTES = 256 * 2**20
+_MOST_BYTES = 64 * 2**20  # an export is parsed whole, into up to 24 times its bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +161,17 @@ class Sources:
 
     async def _lines(self, file_id: str, project_id: str) -> AsyncIterator[tuple[int, bytes]]:
         """The lines that are not empty, with their numbers from 1."""
-        row, rest, number = await self._file(file_id, project_id), b"", 0
-        pieces = self._blobs.pieces(row.sha256)
-        while piece := await asyncio.to_thread(next, pieces, b""):
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
+        row, number = await self._file(file_id, project_id), 0
+        lines = whole_lines(self._blobs.pieces(row.sha256), MAX_ROW_BYTES)
+        while read := await asyncio.to_thread(lambda: list(islice(lines, _PIECE_ROWS))):
+            for line in read:
                 number += 1
+                if len(line) > MAX_ROW_BYTES:
+                    raise InvalidRequest(
+                        f"Line {number} of {file_id} is longer than {MAX_ROW_BYTES:,} bytes.", code="invalid_file"
+                    )
                 if line.strip():
                     yield number, line
-        if rest.strip():
-            yield number + 1, rest
 
     async def _file_rows(self, file_id: str, project_id: str) -> AsyncIterator[SourceRow]:
         position = 0
@@ -220,6 +223,28 @@ class Sources:
             if len(found) < _PIECE_ROWS:
                 return
             after = getattr(found[-1], key.key)
+
+
+def whole_lines(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+    """The lines that pieces make. A line that is longer than `max_bytes` ends there, one byte too long, and is the last."""
+    begun: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            size += len(line)
+            yield (b"".join((*begun, line)) if begun else line)[: max_bytes + 1]
+            if size > max_bytes:
+                return
+            begun.clear()
+            size = 0
+        if rest:
+            begun.append(rest)
+            size += len(rest)
+        if size > max_bytes:
+            break
+    if begun:
+        yield b"".join(begun)[: max_bytes + 1]
 
 
 def _between(query: Select[Any], column: Any, source: StoredCompletions | ResponsesSource) -> Select[Any]:

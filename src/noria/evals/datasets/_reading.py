@@ -1,15 +1,24 @@
 """Files into records, line by line: JSONL, a JSON array, CSV (or TSV), Parquet. What is wrong with a line is said of that line.
 
-Synchronous, for a thread. Knows nothing about what a record means.
+Memory is bounded by a row's, whatever the file holds: arrays are cut into their elements before they are parsed, and Parquet
+is read in a process of its own (`_parquet_child`). Synchronous, for a thread. Knows nothing about what a record means.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib.util
 import io
-import math
-from collections.abc import Iterator
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 import orjson
@@ -24,8 +33,12 @@ Container = Literal["jsonl", "json", "csv", "parquet"]
 _HEAD = 4096
 # The default of 128 KiB refuses rows that are long but right.
 _CSV_FIELD = MAX_ROW_BYTES
-_BATCH_ROWS, _BATCH_BYTES = 256, 16 * 1024 * 1024
-_MAX_GROUP_BYTES = 2**31
+_PIECE = 2**20
+# A whole string, or else one mark; a quotation mark alone begins a string that ends in a later piece.
+_MARK = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
+_PARQUET_MEMORY_BYTES = 2 * 2**30
+_PARQUET_CPU_S = 60
+_PARQUET_BYTES_PER_CPU_S = 500_000
 _OPEN_QUOTE = "Not valid CSV: a quote opened in this line is closed nowhere, so that all that follows belongs to it."
 
 
@@ -101,19 +114,73 @@ def _record(number: int, value: Any) -> Line:
 
 
 def _array(source: IO[bytes]) -> Iterator[Line]:
-    raw = source.read().removeprefix(b"\xef\xbb\xbf")
-    try:
-        values: Any = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The file is not a JSON array: {error}.", param="file", code="invalid_json") from None
-    for number, value in enumerate(cast("list[Any]", values), 1):
+    for number, element in enumerate(_elements(source), 1):
+        try:
+            value: Any = orjson.loads(element)
+        except orjson.JSONDecodeError as error:
+            raise _no_array(f"in row {number}: {error}") from None
         yield _record(number, value)
+
+
+def _elements(source: IO[bytes]) -> Iterator[bytes]:
+    """The elements of a JSON array as they are written, found by counting brackets; whether they are JSON is not looked at."""
+    buffer = source.read(_PIECE).removeprefix(b"\xef\xbb\xbf")
+    start = at = depth = number = 0
+    while True:
+        for mark in _MARK.finditer(buffer, at):
+            at = mark.end()
+            kind = buffer[mark.start() : mark.start() + 1]
+            if kind == b'"' and at == mark.start() + 1:
+                at = mark.start()
+                break
+            if kind in b"[{":
+                depth += 1
+                start = at if depth == 1 else start
+            elif kind in b"]}":
+                depth -= 1
+            if depth == 0 or (depth == 1 and kind == b","):
+                element = buffer[start : mark.start()]
+                if number or depth or element.strip():  # an array may be empty
+                    number += 1
+                    _refuse_longer(number, len(element))
+                    yield element
+                start = at
+            if depth == 0:
+                if kind != b"]":
+                    raise _no_array("it ends with a brace")
+                _refuse_more(source, buffer[at:])
+                return
+        else:
+            at = len(buffer)
+        _refuse_longer(number + 1, len(buffer) - start)
+        # As much again as is kept, so that a long string is not looked through anew for each piece of it.
+        more = source.read(max(_PIECE, len(buffer) - start))
+        if not more:
+            raise _no_array("it has no end")
+        buffer, at, start = buffer[start:] + more, at - start, 0
+
+
+def _refuse_longer(number: int, num_bytes: int) -> None:
+    if num_bytes > MAX_ROW_BYTES:
+        raise InvalidRequest(f"Row {number} is longer than {MAX_ROW_BYTES:,} bytes.", param="file", code="row_too_large")
+
+
+def _refuse_more(source: IO[bytes], rest: bytes) -> None:
+    while not rest.strip():
+        if not (rest := source.read(_PIECE)):
+            return
+    raise _no_array("something follows its end")
+
+
+def _no_array(why: str) -> InvalidRequest:
+    return InvalidRequest(f"The file is not a JSON array: {why}.", param="file", code="invalid_json")
 
 
 def _csv(source: IO[bytes], delimiter: str) -> Iterator[Line]:
     csv.field_size_limit(max(_CSV_FIELD, csv.field_size_limit()))  # of the whole process: never lowered
     text = io.TextIOWrapper(source, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    lines = _TextLines(text)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         try:
             head = _head(next(reader, []))
@@ -121,6 +188,7 @@ def _csv(source: IO[bytes], delimiter: str) -> Iterator[Line]:
             raise InvalidRequest(f"The file is not CSV: {error}.", param="file") from None
         while True:
             begun = reader.line_num + 1
+            lines.begin_row()
             try:
                 cells = next(reader)
             except StopIteration:
@@ -152,6 +220,25 @@ def _head(cells: list[str]) -> list[str]:
     return names
 
 
+class _TextLines(Iterator[str]):
+    """The lines of a text, as long as those of one row are not longer than a row may be."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text, self._left = text, MAX_ROW_BYTES
+
+    def begin_row(self) -> None:
+        self._left = MAX_ROW_BYTES
+
+    def __next__(self) -> str:
+        line = self._text.readline(self._left + 1)
+        self._left -= len(line)
+        if self._left < 0:
+            raise InvalidRequest(f"A row is longer than {MAX_ROW_BYTES:,} characters.", param="file", code="row_too_large")
+        if not line:
+            raise StopIteration
+        return line
+
+
 def _row(number: int, head: list[str], cells: list[str]) -> Line:
     if len(cells) != len(head):
         return Line(number, None, f"{len(cells)} cells where the head has {len(head)}.")
@@ -166,59 +253,52 @@ def _row(number: int, head: list[str], cells: list[str]) -> Line:
 
 
 def _parquet(source: IO[bytes]) -> Iterator[Line]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise MissingExtra("Reading Parquet", "parquet") from None
-    try:
-        file = parquet.ParquetFile(source)
-        number = 0
-        for group in range(file.num_row_groups):
-            for batch in file.iter_batches(_batch_rows(file.metadata.row_group(group), group), row_groups=[group]):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield _plain_line(number, record)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InvalidRequest(f"The file is not Parquet that can be read: {error}.", param="file") from None
-
-
-def _batch_rows(group: Any, index: int) -> int:
-    """How many rows of a group are taken at once, by its size before compression."""
-    size: int = group.total_byte_size
-    if size > _MAX_GROUP_BYTES:
-        raise InvalidRequest(
-            f"Row group {index} of the file has {size:,} bytes, more than {_MAX_GROUP_BYTES:,}.",
-            param="file",
-            hint="Write it with smaller row groups.",
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtra("Reading Parquet", "parquet")
+    with _real_file(source) as file:
+        max_cpu_s = _PARQUET_CPU_S + os.fstat(file.fileno()).st_size // _PARQUET_BYTES_PER_CPU_S
+        child = subprocess.Popen(
+            [sys.executable, "-I", str(Path(__file__).with_name("_parquet_child.py"))]
+            + [str(limit) for limit in (MAX_ROW_BYTES, _PARQUET_MEMORY_BYTES, max_cpu_s)],
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "ARROW_DEFAULT_MEMORY_POOL": "system"},
         )
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * group.num_rows // max(1, size)))
+        try:
+            yield from _answers(cast("IO[bytes]", child.stdout))
+        finally:
+            child.kill()
+            child.communicate()
 
 
-def _plain_line(number: int, record: dict[str, Any]) -> Line:
+def _answers(said: IO[bytes]) -> Iterator[Line]:
+    number = 0
+    while (line := said.readline(MAX_ROW_BYTES + 2)).endswith(b"\n"):
+        answer: dict[str, Any] = orjson.loads(line)
+        if "end" in answer:
+            return
+        if "error" in answer:
+            raise _no_parquet(answer["error"])
+        number += 1
+        yield _record(number, answer["row"]) if "row" in answer else Line(number, None, answer["problem"])
+    raise _no_parquet("reading it takes too much memory or time")
+
+
+def _no_parquet(why: str) -> InvalidRequest:
+    return InvalidRequest(f"The file is not Parquet that can be read: {why}.", param="file", code="invalid_parquet")
+
+
+@contextlib.contextmanager
+def _real_file(source: IO[bytes]) -> Generator[IO[bytes]]:
+    """A file that another process can read from its beginning: the one given, or a copy of what lies elsewhere."""
     try:
-        plain = {name: _plain(value, name) for name, value in record.items()}
-    except InvalidRequest as error:
-        return Line(number, None, str(error))
-    return Line(number, {name: value for name, value in plain.items() if value is not None})
-
-
-def _plain(value: Any, column: str) -> Any:
-    """Only what JSON knows, without the nulls that a column of structs has where a record has nothing.
-
-    A number that is none counts as a null: tables mark with it what is missing.
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, bytes):
-        raise InvalidRequest(f"The column {column!r} holds bytes, which a row cannot.", param=column)
-    if isinstance(value, list):
-        parts = cast("list[Any]", value)
-        if parts and all(isinstance(part, tuple) for part in parts):  # a map
-            value = {str(key): part for key, part in parts}
-        else:
-            return [_plain(part, column) for part in parts]
-    if isinstance(value, dict):
-        plain = {key: _plain(part, column) for key, part in cast("dict[str, Any]", value).items()}
-        return {key: part for key, part in plain.items() if part is not None}
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+        os.lseek(source.fileno(), 0, os.SEEK_SET)
+    except (AttributeError, OSError, ValueError):
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            copy.seek(0)
+            yield copy
+    else:
+        yield source
