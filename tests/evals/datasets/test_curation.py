@@ -167,10 +167,52 @@ def test_personal_data_is_named_and_not_repeated() -> None:
         ("AKIAIOSFODNN7EXAMPLE", ["api_key"]),
         ("on 2024-01-31 at 12:30:15, 3.14159265358979, 1,234,567.89, order 20240131", []),
         ("risk-free task-oriented", []),
+        ("我的邮箱是zhang@example.com请联系我", ["email"]),
+        ("密钥sk-abcdefghijklmnopqrstuvwx请保密", ["api_key"]),
+        ("Tel.13812345678", ["phone"]),
+        ("电话１３８１２３４５６７８", ["phone"]),
+        ("请拨010-62345678或(0755)26001234", ["phone", "phone"]),
+        ("1-415-555-1234", ["phone"]),
+        ("拨打+8613812345678", ["phone"]),
+        ("8613812345678", ["phone"]),
+        ("身份证号是11010519491231002X。", ["resident_id"]),
+        ("服务器8.8.8.8宕机", ["ip_address"]),
+        ("4111 1111 1111 1111 12/27", ["credit_card"]),
+        ("4111111111111111 123", ["credit_card"]),
+        ("4111-1111-1111-1111 12/27 123, 5555555555554444", ["credit_card", "credit_card"]),
+        ("order 77 2024 4111 1111 1111 1111", ["credit_card"]),
+        ("3782 822463 10005", ["credit_card"]),
+        ("卡号4111111111111111有效", ["credit_card"]),
+        ("6222021234567890128", ["credit_card"]),
+        ("1 23 45 67 89 12 34 56 78 90", []),
     ],
 )
 def test_patterns(text: str, kinds: list[str]) -> None:
     assert [found.kind for found in find_personal_data(text)] == kinds
+
+
+def test_times_are_no_cards() -> None:
+    found = [find_personal_data(f"at {1_700_000_000_000 + n * 86_413}") for n in range(1000)]
+    found += [find_personal_data(f"at {(1_700_000_000_000 + n * 86_413) * 1000 + n}") for n in range(1000)]
+    assert [each for each in found if each] == []
+
+
+def test_many_finds_take_time_in_proportion() -> None:
+    text = "a@b.example " * 40_000
+    begun = time.process_time()
+    assert len(find_personal_data(text)) == 40_000
+    assert time.process_time() - begun < 2
+
+
+def test_every_text_of_a_row_is_looked_at() -> None:
+    parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,sk-abcdefghijklmnopqrstuvwx"}}]
+    content = check_content({
+        "messages": [{"role": "user", "content": "hi", "name": "8.8.8.8"}, {"role": "user", "content": parts}],
+        "expected": {"role": "assistant", "content": None, "refusal": "bob@example.org", "reasoning_content": "13812345678"},
+        "metadata": {"user": {"mail": ["ann@example.org"]}, "phone": 13912345678, "data": "x"},
+    })  # fmt: skip
+    (finding,) = look([Row(1, "row_1", "train", content, 1)])["personal_data"]
+    assert sorted(finding.detail["kinds"]) == ["email × 2", "ip_address", "phone × 2"]
 
 
 @settings(max_examples=30)

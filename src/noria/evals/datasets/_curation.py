@@ -11,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import orjson
 
@@ -79,7 +79,7 @@ def digest_of(row: Row, policy: CurationPolicy, weight: int = 1) -> Digest:
     asked = last_user_text(content["messages"])
     personal: Counter[str] = Counter()
     if "personal_data" in policy.kinds:
-        for text in _texts(content):
+        for text in _strings(content):
             personal.update(found.kind for found in find_personal_data(text))
     answer = content.get("expected") or content.get("chosen")
     return Digest(
@@ -104,6 +104,23 @@ def _texts(content: Mapping[str, Any]) -> list[str]:
         if message.get("tool_calls"):
             found.append(orjson.dumps(message["tool_calls"]).decode())
     return found
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text of a row and its metadata, and its whole numbers; the bytes of images, sounds and files are none."""
+    if isinstance(value, str):
+        if not value.startswith("data:"):
+            yield value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield str(value)
+    elif isinstance(value, Mapping):
+        named = cast("Mapping[str, Any]", value)
+        for name, part in named.items():
+            if name != "file_data" and not (name == "data" and "format" in named):
+                yield from _strings(part)
+    elif isinstance(value, list):
+        for part in cast("list[Any]", value):
+            yield from _strings(part)
 
 
 def find(rows: Sequence[Digest], policy: CurationPolicy) -> list[Finding]:
