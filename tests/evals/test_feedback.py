@@ -81,6 +81,10 @@ def test_the_same_external_id_is_kept_once(server: NoriaServer, client: httpx.Cl
         ({"target": "0" * 32, "rating": "up", "stars": 5}, "stars"),
         ({"target": "0" * 32, "correction": {"role": "user", "content": "x"}}, "correction.role"),
         ({"target": "0" * 32, "correction": {"role": "assistant"}}, "correction"),
+        ({"target": "0" * 32, "correction": {"content": [{"text": "x"}]}}, "correction.content"),
+        ({"target": "0" * 32, "correction": {"tool_calls": [{"function": "f"}]}}, "correction.tool_calls"),
+        ({"target": "0" * 32, "rating": "up", "metadata": {"x": "\0"}}, "metadata"),
+        ({"target": "chatcmpl-\0", "rating": "up"}, "target"),
         ({"target": f"{'0' * 32}/xyz", "rating": "up"}, "span_id"),
         ({"target": "0" * 32, "label": "x" * 257}, "label"),
     ],
@@ -162,6 +166,38 @@ def test_a_line_whose_metadata_cannot_be_read_is_one_problem(server: NoriaServer
     assert (report["lines"], report["added"], report["failed"]) == (5, 2, 3)
     assert [error["line"] for error in report["errors"]] == [2, 4, 5]
     assert all("metadata" in error["message"] for error in report["errors"])
+
+
+def test_what_could_not_be_shown_again_is_not_kept(server: NoriaServer, client: httpx.Client) -> None:
+    answer, _ = ask(server)
+    gbk = f"completion_id,rating,评论\n{answer},up,好\n".encode("gbk")
+    reply = client.post(f"{PATH}/import", files={"file": ("f.csv", gbk)})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_encoding")
+    deep = '{"target":"%s","rating":"up","x":%s}' % (answer, "[" * 400 + "]" * 400)  # noqa: UP031
+    nearly = deep.replace("[" * 152, "", 1).replace("]" * 152, "", 1)  # a reply would put more around it
+    wrong = [{"content": 5}, {"content": [{"text": "x"}]}, {"content": None}, {"tool_calls": "f"}, {"content": "\0"}]
+    given = [{"target": answer, "correction": {"role": "assistant", **said}} for said in wrong]
+    lines = "\n".join([deep, nearly, *map(json.dumps, given)])
+    report = client.post(f"{PATH}/import", files={"file": ("f.jsonl", lines.encode())}).json()
+    assert (report["added"], report["failed"]) == (0, 7), report
+    kept = give(client, answer, correction="Better")
+    changed = client.patch(f"{PATH}/{kept['id']}", json={"correction": {"content": [{"text": "x"}]}})
+    assert (changed.status_code, changed.json()["error"]["param"]) == (400, "correction.content")
+    assert client.get(PATH).status_code == 200
+
+
+def test_a_mended_file_adds_only_what_was_mended(server: NoriaServer, client: httpx.Client) -> None:
+    answer, _ = ask(server)
+    mark = uuid.uuid4().hex
+    lines = [f"{answer},up,{mark},{page}" for page in (1, 2, 2)]
+
+    def send(*more: str) -> tuple[int, int, int]:
+        file = {"file": ("f.csv", "\n".join(["completion_id,rating,author,page", *more]).encode())}
+        report = client.post(f"{PATH}/import", files=file).json()
+        return report["added"], report["known"], report["failed"]
+
+    assert send(f"{answer},maybe,{mark},3", *lines) == (3, 0, 1)
+    assert send(f"{answer},down,{mark},3", *lines) == (1, 3, 0)
 
 
 def test_a_long_import_is_a_job(server: NoriaServer, client: httpx.Client) -> None:

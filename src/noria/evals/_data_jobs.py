@@ -72,9 +72,6 @@ class DataJobs:
         arguments = {"dataset_id": dataset.id, "version": number, "policy": given}
         return await self._jobs.start("dataset_curate", dataset.name, arguments, project_id=dataset.project_id)
 
-    async def start_feedback_import(self, file: File) -> JobView:
-        return await self._jobs.start("feedback_import", file.filename, {"file_id": file.id}, project_id=file.project_id)
-
     async def _run_import(self, context: JobContext, given: Mapping[str, Any]) -> None:
         file = await self._file(context.project_id, given["file_id"])
         fill = _fill(context, given, "lines")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from sqlalchemy import func, literal_column, select
@@ -19,12 +19,14 @@ from noria.store import DEFAULT_PROJECT, Cursor, Database, Feedback, Page, new_i
 from noria.tracing import TraceStore
 
 from ._feedback_targets import Found, Target, TargetFinder, missing, parse_target
+from ._wellformed import check_answer, check_json, clean_message
 
 __all__ = ["FeedbackFilter", "FeedbackStats", "FeedbackStore", "Opinion", "check_opinion"]
 
 Rating = Literal["up", "down"]
 _RATINGS = {"up": 1, "down": -1}
 _SAID = ("rating", "score", "label", "correction", "comment")
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,18 @@ def check_opinion(opinion: Opinion) -> None:
     """Raises InvalidRequest where nothing is said or it cannot be kept."""
     if all(getattr(opinion, name) in (None, "") for name in _SAID):
         raise InvalidRequest("The feedback says nothing.", hint=f"Give at least one of {', '.join(_SAID)}.")
-    if opinion.score is not None and not abs(opinion.score) < 1e12:
-        raise InvalidRequest(f"score = {opinion.score} is not a number that can be kept.", param="score")
-    if opinion.correction is not None and opinion.correction.get("role") != "assistant":
-        raise InvalidRequest("correction must be a text or an assistant's message.", param="correction")
+    _check_parts({each.name: getattr(opinion, each.name) for each in fields(opinion)})
+
+
+def _check_parts(said: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for what could not be shown again, or not be made a row of a dataset."""
+    score, correction = said.get("score"), said.get("correction")
+    if score is not None and not abs(score) < 1e12:
+        raise InvalidRequest(f"score = {score} is not a number that can be kept.", param="score")
+    if correction is not None:
+        check_answer(clean_message(correction), "correction")
+    for name, value in said.items():
+        check_json(value, name, name)
 
 
 class FeedbackStore:
@@ -153,21 +163,35 @@ class FeedbackStore:
     ) -> tuple[list[Feedback], list[Exception | None]]:
         """Keeps many at once: what was made, and for each given one what was wrong with it. Those known by `external_id` are not
         made again and nothing is wrong with them."""
-        known = await self._by_external(project_id, [said.external_id for _, said in given if said.external_id])
-        made: list[Feedback] = []
-        problems: list[Exception | None] = []
         async with self._gate:
             found = await self.targets.find_all(project_id, [target for target, _ in given])
-            for (target, opinion), at in zip(given, found, strict=True):
-                fresh = opinion.external_id not in known
-                problems.append(missing(target) if fresh and at is None else None)
-                if fresh and at is not None:
-                    row = _row(project_id, at, opinion)
-                    made.append(row)
-                    if opinion.external_id is not None:
-                        known[opinion.external_id] = row
-            async with self._database.write() as session:
-                session.add_all(made)
+            tries = 0
+            while True:
+                made, problems = await self._fresh(project_id, given, found)
+                try:
+                    async with self._database.write() as session:
+                        session.add_all(made)
+                except IntegrityError:  # another process has kept one of them meanwhile
+                    tries += 1
+                    if tries == _TRIES:
+                        raise
+                else:
+                    return made, problems
+
+    async def _fresh(
+        self, project_id: str, given: Sequence[tuple[Target, Opinion]], found: Sequence[Found | None]
+    ) -> tuple[list[Feedback], list[Exception | None]]:
+        """Rows for what is not there yet, none of them kept, and what is wrong with each given opinion."""
+        known = set(await self._by_external(project_id, [said.external_id for _, said in given if said.external_id]))
+        made: list[Feedback] = []
+        problems: list[Exception | None] = []
+        for (target, opinion), at in zip(given, found, strict=True):
+            fresh = opinion.external_id not in known
+            problems.append(missing(target) if fresh and at is None else None)
+            if fresh and at is not None:
+                made.append(_row(project_id, at, opinion))
+                if opinion.external_id is not None:
+                    known.add(opinion.external_id)
         return made, problems
 
     async def _by_external(self, project_id: str, ids: Sequence[str]) -> dict[str, Feedback]:
@@ -190,8 +214,9 @@ class FeedbackStore:
             return await page(session, wanted.apply(select(Feedback), project_id), Feedback.id, cursor)
 
     async def update(self, feedback_id: str, changes: Mapping[str, Any], project_id: str = DEFAULT_PROJECT) -> Feedback:
-        """Changes what was said; `changes` has names of `Opinion`. Raises NotFound."""
+        """Changes what was said; `changes` has names of `Opinion`. Raises NotFound, InvalidRequest."""
         await self.get(feedback_id, project_id)
+        _check_parts(changes)
         async with self._database.write() as session:
             row = await session.get(Feedback, feedback_id)
             if row is None:

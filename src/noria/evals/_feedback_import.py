@@ -1,12 +1,13 @@
-"""Feedback from files: CSV or JSONL, one opinion a line. The same file again, or again after a crash, adds nothing twice.
+"""Feedback from files: CSV or JSONL, one opinion a line. The same line again, in a mended file or after a crash, adds nothing.
 
-A line without an `external_id` gets one from the file's hash and its number.
+A line without an `external_id` gets one from what it says and how often the file has said it before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
@@ -17,6 +18,7 @@ from noria.errors import InvalidRequest, NoriaError
 
 from ._feedback import FeedbackStore, Opinion, Rating, check_opinion
 from ._feedback_targets import Target, parse_target
+from ._wellformed import check_json
 from .datasets import Line, read_lines
 
 __all__ = ["ImportReport", "import_feedback", "read_opinion"]
@@ -55,29 +57,21 @@ async def import_feedback(
 ) -> ImportReport:
     """Adds a file's opinions. `progress` is awaited after each batch. Raises InvalidRequest where the file cannot be read."""
     report = ImportReport()
-    digest = await asyncio.to_thread(_digest, source)
-    await asyncio.to_thread(source.seek, 0)
+    seen: Counter[bytes] = Counter()
     lines = read_lines(source, filename)
     await store.targets.settle()
     while batch := await asyncio.to_thread(_next, lines):
-        await _add(store, project_id, batch, digest, report)
+        await _add(store, project_id, batch, seen, report)
         if progress is not None:
             await progress(report)
     return report
-
-
-def _digest(source: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while piece := source.read(2**20):
-        digest.update(piece)
-    return digest.hexdigest()[:24]
 
 
 def _next(lines: Iterator[Line]) -> list[Line]:
     return [line for _, line in zip(range(_BATCH), lines, strict=False)]
 
 
-async def _add(store: FeedbackStore, project_id: str, batch: list[Line], digest: str, report: ImportReport) -> None:
+async def _add(store: FeedbackStore, project_id: str, batch: list[Line], seen: Counter[bytes], report: ImportReport) -> None:
     given: list[tuple[Target, Opinion]] = []
     numbers: list[int] = []
     for line in batch:
@@ -86,7 +80,7 @@ async def _add(store: FeedbackStore, project_id: str, batch: list[Line], digest:
             report.fail(line.number, line.problem or "unreadable")
             continue
         try:
-            given.append(read_opinion(line.record, f"import:{digest}:{line.number}"))
+            given.append(read_opinion(line.record, _external_id(line.record, seen)))
         except NoriaError as error:
             report.fail(line.number, str(error))
         else:
@@ -97,6 +91,14 @@ async def _add(store: FeedbackStore, project_id: str, batch: list[Line], digest:
         if problem is not None:
             report.fail(number, str(problem))
     report.known += len(given) - len(made) - sum(problem is not None for problem in problems)
+
+
+def _external_id(record: Mapping[str, Any], seen: Counter[bytes]) -> str:
+    """Raises InvalidRequest for a record that cannot be kept."""
+    check_json(record, "The line")
+    digest = hashlib.sha256(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)).digest()[:16]
+    seen[digest] += 1
+    return f"import:{digest.hex()}:{seen[digest]}"
 
 
 def read_opinion(record: Mapping[str, Any], external_id: str) -> tuple[Target, Opinion]:
@@ -128,9 +130,8 @@ def _metadata(given: Any) -> dict[str, Any]:
     """An object, or its JSON as a cell of a table holds it."""
     try:
         found = orjson.loads(given) if isinstance(given, str) else given or {}
-        orjson.dumps(found)  # what nests more deeply than can be shown is not kept
-    except (orjson.JSONDecodeError, TypeError) as error:
-        raise InvalidRequest(f"metadata is not JSON that can be kept: {error}.", param="metadata") from None
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"metadata is not JSON: {error}.", param="metadata") from None
     if not isinstance(found, dict):
         raise InvalidRequest("metadata must be an object.", param="metadata")
     return cast("dict[str, Any]", found)

@@ -56,6 +56,8 @@ def parse_target(given: str, span_id: str | None = None) -> Target:
     """A target by its id: 32 hex digits are a trace, `TRACE/SPAN` a span, `chatcmpl-…` a completion, `resp_…` a response."""
     identity, _, span = given.strip().partition("/")
     span = span or (span_id or "").strip()
+    if not identity.isprintable():
+        raise InvalidRequest(f"{given!r} is no id.", param="target")
     if identity.startswith("resp_"):
         kind: TargetKind = "response"
     elif identity.startswith(("chatcmpl-", "cmpl-")):

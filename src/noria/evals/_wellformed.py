@@ -16,19 +16,24 @@ from noria.errors import InvalidRequest
 __all__ = ["check_answer", "check_json", "check_message", "clean_message"]
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_ROOM = 8
+"""Levels that a reply or a file puts around a value, of the 254 that can be written."""
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "weight", "reasoning_content"})
 
 
 def check_json(value: Any, what: str, param: str | None = None) -> int:
     """The value's length as JSON. Raises InvalidRequest, which begins with `what`, where it cannot be stored and shown again."""
+    wrapped = value
+    for _ in range(_ROOM):
+        wrapped = [wrapped]
     try:
-        packed = orjson.dumps(value)
+        packed = orjson.dumps(wrapped)
     except (TypeError, ValueError) as error:  # a lone surrogate, a number beyond 64 bits, a nesting without end
         raise InvalidRequest(f"{what} cannot be kept as JSON: {error}.", param=param, code="invalid_value") from None
     # What is no number is packed as a null.
     if (b"\\u0000" in packed or b"null" in packed) and (held := _unkept(value)):
         raise InvalidRequest(f"{what} holds {held}, which cannot be stored.", param=param, code="invalid_value")
-    return len(packed)
+    return len(packed) - 2 * _ROOM
 
 
 def _unkept(value: Any) -> str | None:
