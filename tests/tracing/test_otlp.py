@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sqlalchemy import text
 
 from noria.errors import InvalidRequest, PayloadTooLarge, Unavailable
-from noria.tracing import TraceFilter, Tracing, _batch
+from noria.tracing import TraceFilter, Tracing, _batch, _otlp
 from noria.tracing._otlp import from_json, from_protobuf
 from noria.tracing._records import SpanRecord
 
@@ -176,6 +176,50 @@ def test_any_json_is_spans_or_a_400(value: Any) -> None:
         from_json(json.dumps(value).encode(), "p")
     except InvalidRequest:
         return
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (ExportTraceServiceRequest(resource_spans=[{"scope_spans": [{"spans": [{}] * 20_001}]}]).SerializeToString(), PROTOBUF),
+        (b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + b"{}," * 20_000 + b"{}]}]}]}", JSON),
+        (b'{"resourceSpans":[' + b'{"scopeSpans":[{"spans":[{},{}]}]},' * 10_000 + b'{"scopeSpans":[{"spans":[{}]}]}]}', JSON),
+        (b" " * 2_000_000, JSON),
+    ],
+    ids=["protobuf", "json", "json groups", "json bytes"],
+)
+async def test_a_small_body_is_not_made_very_many_spans(tracing: Tracing, body: bytes, kind: str) -> None:
+    packed = gzip.compress(body)
+    assert len(packed) < 20_000
+    with pytest.raises(PayloadTooLarge):
+        await tracing.ingest_otlp(packed, kind, "gzip")
+
+
+async def test_few_requests_are_unpacked_at_once_and_only_so_many_wait(tracing: Tracing, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, seen, most = threading.Event(), [0], [0]
+    lock = threading.Lock()
+    read = _otlp.from_protobuf
+
+    def slow(data: bytes, project: str) -> Any:
+        with lock:
+            seen[0] += 1
+            most[0] = max(most[0], seen[0])
+        go_on.wait(20)
+        with lock:
+            seen[0] -= 1
+        return read(data, project)
+
+    monkeypatch.setattr(_otlp, "from_protobuf", slow)
+    body = request(1).SerializeToString()
+    sending = [asyncio.create_task(tracing.ingest_otlp(body, PROTOBUF, None)) for _ in range(64)]
+    await asyncio.sleep(0.2)
+    with pytest.raises(Unavailable) as caught:
+        await asyncio.wait_for(tracing.ingest_otlp(body, PROTOBUF, None), 2)
+    assert caught.value.retry_after_s
+    go_on.set()
+    await asyncio.gather(*sending)
+    assert most[0] <= 2
+    await tracing.ingest_otlp(body, PROTOBUF, None)
 
 
 async def test_a_full_queue_is_a_503_and_nothing_is_lost(open_tracing: Open) -> None:

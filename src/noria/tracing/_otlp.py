@@ -6,9 +6,11 @@ Knows nothing about web frameworks. Source: https://opentelemetry.io/docs/specs/
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import zlib
 from collections.abc import Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,10 @@ PROTOBUF, JSON = "application/x-protobuf", "application/json"
 _MAX_TIME_NS = 2**62
 _MAX_DEPTH = 32
 _MAX_WITH_ANSWER = 64  # spans
+_MAX_SPANS = 20_000  # of a request: two bytes can be a span, and each takes a kilobyte here
+_MAX_RATIO, _ANY_RATIO_BYTES = 100, 2**20  # spans are packed to a tenth; what shrinks to a hundredth is none of value
+_LARGE_BYTES = 4 * 2**20  # what is larger is read one at a time: as objects it takes some thirty times its size
+_READING, _WAITING = 2, 64  # requests being read, and those with the ones that wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,18 @@ class OtlpReader:
     def __init__(self, writer: SpanWriter, metrics: Metrics, *, max_bytes: int, wait_s: float) -> None:
         self._writer, self._metrics = writer, metrics
         self._max_bytes, self._wait_s = max_bytes, wait_s
+        # Its own threads: however many send at once, few are unpacked, and other work has its threads.
+        self._threads = ThreadPoolExecutor(_READING, "noria-otlp")
+        self._large = threading.Lock()
+        self._under_way = 0
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False)
 
     async def ingest(self, body: bytes, content_type: str, content_encoding: str | None, project: str) -> IngestReply:
         """Store the spans of one request, all or none of those that are well formed."""
         # In a thread only what computes: many requests that wait must not take all threads.
-        kind, accepted, problems, stored = await asyncio.to_thread(self._take, body, content_type, content_encoding, project)
+        kind, accepted, problems, stored = await self._read(body, content_type, content_encoding, project)
         if stored is not None:
             try:
                 async with asyncio.timeout(self._wait_s):
@@ -65,6 +78,18 @@ class OtlpReader:
             self._metrics.spans_rejected.inc(len(problems))
         return _reply(kind, accepted, problems)
 
+    async def _read(
+        self, body: bytes, content_type: str, content_encoding: str | None, project: str
+    ) -> tuple[str, int, list[str], Future[int] | None]:
+        if self._under_way >= _WAITING:
+            raise Unavailable("Too many requests with spans at once.", code="tracing_overloaded", retry_after_s=2.0)
+        self._under_way += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._take, body, content_type, content_encoding, project)
+        finally:
+            self._under_way -= 1
+
     def _take(
         self, body: bytes, content_type: str, content_encoding: str | None, project: str
     ) -> tuple[str, int, list[str], Future[int] | None]:
@@ -76,7 +101,8 @@ class OtlpReader:
                 param="Content-Type", code="unsupported_media_type", hint=f"Send {PROTOBUF} or {JSON}.",
             )  # fmt: skip
         data = _decompressed(body, content_encoding, self._max_bytes)
-        records, problems = from_protobuf(data, project) if kind == PROTOBUF else from_json(data, project)
+        with self._large if len(data) > _LARGE_BYTES else contextlib.nullcontext():
+            records, problems = from_protobuf(data, project) if kind == PROTOBUF else from_json(data, project)
         return kind, len(records), problems, self._writer.put_all(records, len(data)) if records else None
 
 
@@ -86,6 +112,7 @@ def from_protobuf(data: bytes, project: str) -> tuple[list[SpanRecord], list[str
         request = ExportTraceServiceRequest.FromString(data)
     except DecodeError as error:
         raise InvalidRequest("The body is not an OTLP trace export request.", code="invalid_otlp") from error
+    _limit(sum(len(scope.spans) for group in request.resource_spans for scope in group.scope_spans))
     records: list[SpanRecord] = []
     problems: list[str] = []
     for group in request.resource_spans:
@@ -157,7 +184,9 @@ def from_json(data: bytes, project: str) -> tuple[list[SpanRecord], list[str]]:
             resource = _json_attributes(_get(group.get("resource") or {}, "attributes", []))
             for scope in _get(group, "scopeSpans", []):
                 name = str((scope.get("scope") or {}).get("name") or "")
-                for span in _get(scope, "spans", []):
+                spans = _get(scope, "spans", [])
+                _limit(len(records) + len(problems) + len(spans))
+                for span in spans:
                     record = _json_record(span, project, problems)
                     if record is not None:
                         record.resource, record.scope = resource, name
@@ -302,6 +331,7 @@ def _decompressed(body: bytes, encoding: str | None, limit: int) -> bytes:
             f"Content encoding {encoding!r} is not understood.", param="Content-Encoding",
             code="unsupported_encoding", hint="Send gzip or no encoding.",
         )  # fmt: skip
+    limit = min(limit, max(_ANY_RATIO_BYTES, _MAX_RATIO * len(body)))
     # At most one byte over the limit is ever unpacked, however much a small body promises.
     unpacker = zlib.decompressobj(wbits=47)
     try:
@@ -313,6 +343,11 @@ def _decompressed(body: bytes, encoding: str | None, limit: int) -> bytes:
     if not unpacker.eof or unpacker.unused_data:
         raise InvalidRequest(f"The {name} body is cut off or followed by something.", code="invalid_encoding")
     return data
+
+
+def _limit(spans: int) -> None:
+    if spans > _MAX_SPANS:
+        raise PayloadTooLarge(f"The export request has more than {_MAX_SPANS:,} spans.", hint="Lower the exporter's batch size.")
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

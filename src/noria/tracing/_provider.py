@@ -40,7 +40,7 @@ class TracingOptions:
     writer: WriterOptions = field(default_factory=WriterOptions)
     readers: int = 4
     # What an OTLP request may unpack to, and how long it waits for its spans to be stored: exporters give up after 10 s.
-    otlp_max_bytes: int = 32 * 2**20
+    otlp_max_bytes: int = 16 * 2**20
     otlp_wait_s: float = 8.0
 
 
@@ -121,6 +121,7 @@ class Tracing:
 
     def close(self) -> None:
         """Store what is queued and close every connection; blocks."""
+        self._otlp.close()
         self._writer.close()
         self.store.close()
         self._write_engine.dispose()
