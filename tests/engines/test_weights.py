@@ -157,6 +157,44 @@ def test_sources() -> None:
     assert Source.parse("file:/a/b") == Source.parse("file:///a/b")
 
 
+def test_no_two_sources_share_a_folder(server: FileServer, tmp_path: Path) -> None:
+    alike = ["hf:good/model-x", "hf:good-model/x", "hf:good/model@x", "hf:good/model--x", "hf:good/model-x.", "hf:good/model/x"]
+    alike[-1] += ".gguf"
+    assert len({recipe_for(weights).id for weights in alike}) == len(alike)
+    assert recipe_for("hf:org/model").id == "hf-org-model"
+    assert recipe_for("smollm2-135m-instruct").id == "smollm2-135m-instruct"
+    assert all(len(recipe_for(f"hf:{'o' * size}/m-x").id) <= 128 for size in (90, 120, 300))
+
+    add_hf(server, {"model.safetensors": TENSORS})
+    store = WeightsStore(tmp_path, hub(server))
+    folder = store.pull("hf:org/model")
+    folder.rename(tmp_path / recipe_for("hf:org/other").id)  # as a folder of before, whose name meant both
+    assert store.find("hf:org/other") is None
+    assert store.manifest("hf:org/other") is None
+    add_hf(server, {"model.safetensors": b"another"}, repo="org/other")
+    assert (store.pull("hf:org/other") / "model.safetensors").read_bytes() == b"another"
+
+
+@pytest.mark.parametrize(
+    ("xml", "weights"),
+    [(b"", b"raw"), (b"<html/>", b"raw"), (b"<!DOCTYPE net><net/>", b"raw"), (b"<net/>", b"PK\x03\x04torch"),
+     (b"<net/>", b"\x80\x02pickle"), (b"<net/>", b"\x80\x05pickle")],
+)  # fmt: skip
+def test_a_pickle_beside_an_xml_stays_one(server: FileServer, tmp_path: Path, xml: bytes, weights: bytes) -> None:
+    files = {"pytorch_model.xml": xml, "pytorch_model.bin": weights, "config.json": b"{}"}
+    add_hf(server, files)
+    with pytest.raises(InvalidRequest, match=r"pytorch_model\.bin") as refused:
+        WeightsStore(tmp_path / "models", hub(server)).pull("hf:org/model")
+    assert refused.value.code == "unsafe_format"
+    assert not list((tmp_path / "models").rglob("*.bin"))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, body in files.items():
+        (folder / name).write_bytes(body)
+    with pytest.raises(InvalidRequest, match=r"pytorch_model\.bin"):
+        WeightsStore(tmp_path / "models").pull(f"file:{folder}")
+
+
 def test_files_of_this_machine(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()

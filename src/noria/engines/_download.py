@@ -90,7 +90,7 @@ def _fetch(client: httpx.Client, remote: Remote, target: Path, progress: BytePro
     validator = _read_validator(target)
     if have and remote.sha256 is None and validator is None:
         have = 0  # nothing would tell if the rest belonged to another version
-    if remote.size is not None and have == remote.size:
+    if part.exists() and have == remote.size:
         return
     headers = {**remote.headers, "Accept-Encoding": "identity"}
     if have:

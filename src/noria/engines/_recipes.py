@@ -15,20 +15,34 @@ one exception is a file that a recipe names with its hash.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal
+from xml.etree.ElementTree import ParseError, iterparse
 
 from noria.errors import InvalidRequest
 
-__all__ = ["RECIPES", "Kind", "Preparation", "Recipe", "Source", "WeightFile", "check_path", "is_safe_format", "recipe_for"]
+__all__ = [
+    "RECIPES",
+    "Kind",
+    "Preparation",
+    "Recipe",
+    "Source",
+    "WeightFile",
+    "check_graph_weights",
+    "check_path",
+    "is_safe_format",
+    "recipe_for",
+]
 
 Kind = Literal["chat", "embedding"]
 Preparation = Literal["none", "openvino-gguf", "e5-q4"]
 
+_HEAD_BYTES = 64 * 1024
 SAFE_SUFFIXES = frozenset({".safetensors", ".gguf", ".onnx", ".xml", ".json", ".txt", ".model", ".jinja"})
 
 
@@ -85,11 +99,43 @@ class Recipe:
 
 
 def is_safe_format(path: str, siblings: frozenset[str] = frozenset()) -> bool:
-    """Whether loading this file cannot run code. A `.bin` is safe as the weights beside an OpenVINO `.xml`."""
+    """Whether loading this file cannot run code, by its name. A `.bin` may be the weights beside an OpenVINO `.xml`: what it
+    holds tells, see `check_graph_weights`."""
     pure = PurePosixPath(path)
     if pure.suffix == ".bin":
         return str(pure.with_suffix(".xml")) in siblings
     return pure.suffix in SAFE_SUFFIXES
+
+
+def check_graph_weights(path: Path) -> None:
+    """Raises InvalidRequest unless a `.bin` is what an OpenVINO graph beside it (`<net>`) reads: raw numbers, which no magic
+    number of PyTorch's formats (a zip, a pickle of protocol 1 or later) begins.
+
+    Source: https://docs.openvino.ai/2025/documentation/openvino-ir-format.html
+    """
+    graph = path.with_suffix(".xml")
+    head = graph.read_bytes()[:_HEAD_BYTES] if graph.is_file() else b""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if _root(head) != "net" or magic == b"PK\x03\x04" or (magic[:1] == b"\x80" and b"\x01" <= magic[1:2] <= b"\x05"):
+        raise InvalidRequest(
+            f"{path.name} is not the weights of an OpenVINO graph: it is in a format that can run code when it is loaded.",
+            param="weights",
+            code="unsafe_format",
+            hint="Take the model's .safetensors, .gguf, .onnx or OpenVINO files.",
+        )
+
+
+def _root(head: bytes) -> str | None:
+    """The outermost element of an XML file that declares nothing, from its beginning."""
+    if b"<!DOCTYPE" in head:
+        return None
+    try:
+        for _, element in iterparse(io.BytesIO(head), ["start"]):  # noqa: S314 - 64 KiB at most, without a DTD
+            return element.tag
+    except ParseError:
+        pass
+    return None
 
 
 def check_path(path: str) -> str:
@@ -140,9 +186,11 @@ def _gguf_recipe(weights: str) -> Recipe:
 
 
 def _slug(weights: str) -> str:
-    """A folder's name. What does not fit into it, or is written alike, is told apart by a hash."""
-    slug = re.sub(r"[^A-Za-z0-9._]+", "-", weights.replace("/", "--")).strip("-.")
-    return slug if len(slug) <= 120 else f"{slug[:107]}-{hashlib.sha256(weights.encode()).hexdigest()[:12]}"
+    """A folder's name. What could stand for another source too, or is too long, is told apart by a hash."""
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", weights).strip("-.")
+    if len(slug) <= 120 and re.fullmatch(r"(hf|ms):[A-Za-z0-9._]*[A-Za-z0-9_]/[A-Za-z0-9._]*[A-Za-z0-9_]", weights):
+        return slug  # two dashes, of which one can only be the colon and one the slash
+    return f"{slug[:107]}-{hashlib.sha256(weights.encode()).hexdigest()[:12]}"
 
 
 def _is_pattern(path: str) -> bool:

