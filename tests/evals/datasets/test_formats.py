@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.errors import InvalidRequest
-from noria.evals.datasets import FileWriter, Format, Line, NewRow, check_content, read_lines, read_rows_of, row_id_of
+from noria.evals.datasets import (
+    FileWriter,
+    Format,
+    Line,
+    NewRow,
+    _writing,  # pyright: ignore[reportPrivateUsage]
+    check_content,
+    read_lines,
+    read_rows_of,
+    row_id_of,
+)
 from noria.evals.datasets._parquet_child import _batch_rows  # pyright: ignore[reportPrivateUsage]
 
 # What a text may hold: anything that JSON and PostgreSQL can, lines, quotes and commas among it.
@@ -241,6 +251,16 @@ def test_long_rows_of_a_table_are_taken_in_small_batches() -> None:
     assert _batch_rows(SimpleNamespace(total_byte_size=100, num_rows=1000), 0) == 256
     with pytest.raises(Exception, match="smaller row groups"):
         _batch_rows(SimpleNamespace(total_byte_size=2**33, num_rows=1000), 0)
+
+
+def test_a_table_is_written_group_by_group_the_same_however_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(_writing, "_GROUP_CHARACTERS", 100, raising=False)
+    rows = [check_content({"messages": [{"role": "user", "content": f"{n}" * 30}]}) for n in range(9)]
+    data = b"".join(FileWriter("parquet").pieces([rows]))
+    assert parquet.ParquetFile(io.BytesIO(data)).num_row_groups == 3
+    assert data == b"".join(FileWriter("parquet").pieces([rows[:4], [], rows[4:]]))
+    assert read(data) == rows
 
 
 def test_a_row_of_two_megabytes_is_kept_and_one_of_seventeen_refused() -> None:

@@ -18,7 +18,7 @@ from noria.store import Blobs, Database, Dataset, DatasetVersion, File, new_id
 from ._content import Split
 from ._records import Format
 from ._versions import Row, Versions
-from ._writing import SUFFIX, FileWriter
+from ._writing import SUFFIX, FileWriter, ParquetWriter
 
 __all__ = ["Exporter"]
 
@@ -45,11 +45,17 @@ class Exporter:
         def wanted(batch: Sequence[Row]) -> list[dict[str, Any]]:
             return [row.content for row in batch if only is None or row.row_id in only]
 
-        if writer.format == "parquet":  # written whole: its index stands at the end
-            contents: list[list[dict[str, Any]]] = []
-            async for batch in self._versions.batches(dataset.id, version.number, split):
-                contents.append(wanted(batch))
-            yield await asyncio.to_thread(lambda: b"".join(writer.pieces(contents)))
+        if writer.format == "parquet":
+            with tempfile.TemporaryFile() as spool:
+                table = await asyncio.to_thread(ParquetWriter, writer, spool)
+                try:
+                    async for batch in self._versions.batches(dataset.id, version.number, split):
+                        await asyncio.to_thread(table.add, wanted(batch))
+                finally:
+                    await asyncio.to_thread(table.close)
+                spool.seek(0)
+                async for piece in _pieces(spool):
+                    yield piece
             return
         yield writer.head()
         async for batch in self._versions.batches(dataset.id, version.number, split):
@@ -87,12 +93,8 @@ class Exporter:
             return await self._keep(dataset, origin, spool)
 
     async def _keep(self, dataset: Dataset, origin: dict[str, Any], spool: IO[bytes]) -> File:
-        async def pieces() -> AsyncIterator[bytes]:
-            while piece := await asyncio.to_thread(spool.read, _PIECE):
-                yield piece
-
         async with self._blobs.references:
-            blob = await self._blobs.put(pieces())
+            blob = await self._blobs.put(_pieces(spool))
             async with self._database.read() as session:
                 query = select(File).where(File.project_id == dataset.project_id, File.sha256 == blob.sha256)
                 same = [row for row in await session.scalars(query) if row.origin == origin]
@@ -112,3 +114,8 @@ class Exporter:
             async with self._database.write() as session:
                 session.add(row)
         return row
+
+
+async def _pieces(spool: IO[bytes]) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(spool.read, _PIECE):
+        yield piece

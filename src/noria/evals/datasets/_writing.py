@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -19,7 +19,7 @@ from noria.messages import text_of
 
 from ._records import Format
 
-__all__ = ["COLUMNS", "SUFFIX", "FileWriter", "to_record"]
+__all__ = ["COLUMNS", "SUFFIX", "FileWriter", "ParquetWriter", "to_record"]
 
 SUFFIX: dict[Format, str] = {
     "noria": "jsonl",
@@ -36,6 +36,8 @@ COLUMNS = (
 )  # fmt: skip
 _SUPERVISED = {"openai", "alpaca", "sharegpt"}
 _PLAIN = {"role", "content"}
+_GROUP_CHARACTERS = 16 * 1024 * 1024
+"""Of a row group of Parquet, which is in memory as a whole."""
 
 
 def to_record(content: Mapping[str, Any], format: Format) -> dict[str, Any] | None:
@@ -174,7 +176,12 @@ class FileWriter:
     def pieces(self, batches: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
         """The file's bytes for batches of contents; a Parquet file comes whole at the end."""
         if self.format == "parquet":
-            yield self._parquet([record for batch in batches for record in self._records(batch)])
+            out = io.BytesIO()
+            table = ParquetWriter(self, out)
+            for batch in batches:
+                table.add(batch)
+            table.close()
+            yield out.getvalue()
             return
         yield self.head()
         for batch in batches:
@@ -186,12 +193,13 @@ class FileWriter:
 
     def batch(self, contents: Iterable[dict[str, Any]]) -> bytes:
         """Some rows, in any format but Parquet."""
-        records = list(self._records(contents))
+        records = list(self.records(contents))
         if self.format == "csv":
             return _csv(records)
         return b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
 
-    def _records(self, contents: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def records(self, contents: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Those that the format has words for, counted."""
         for content in contents:
             nothing_to_learn = self.to_learn and self.format in _SUPERVISED and "expected" not in content
             record = None if nothing_to_learn else to_record(content, self.format)
@@ -201,16 +209,41 @@ class FileWriter:
                 self.written += 1
                 yield record
 
-    def _parquet(self, records: list[dict[str, Any]]) -> bytes:
+
+class ParquetWriter:
+    """Writes a table into `out`, a group of rows at a time. The file is whole once it is closed, for its index stands at the end.
+
+    Which rows lie in a group depends on them alone, not on how they were given. Raises MissingExtra without pyarrow.
+    """
+
+    def __init__(self, writer: FileWriter, out: IO[bytes]) -> None:
         try:
             import pyarrow
             import pyarrow.parquet as parquet
         except ImportError:
             raise MissingExtra("Writing Parquet", "parquet") from None
-        schema = pyarrow.schema([(name, pyarrow.string()) for name in COLUMNS])
-        out = io.BytesIO()
-        parquet.write_table(pyarrow.Table.from_pylist(records, schema=schema), out, compression="zstd")
-        return out.getvalue()
+        self._writer = writer
+        self._table: Any = pyarrow.Table
+        self._schema = pyarrow.schema([(name, pyarrow.string()) for name in COLUMNS])
+        self._file: Any = parquet.ParquetWriter(out, self._schema, compression="zstd")
+        self._held: list[dict[str, Any]] = []
+        self._characters = 0
+
+    def add(self, contents: Iterable[dict[str, Any]]) -> None:
+        for record in self._writer.records(contents):
+            self._held.append(record)
+            self._characters += sum(map(len, record.values()))
+            if self._characters >= _GROUP_CHARACTERS:
+                self._flush()
+
+    def close(self) -> None:
+        if self._held:
+            self._flush()
+        self._file.close()
+
+    def _flush(self) -> None:
+        self._file.write_table(self._table.from_pylist(self._held, schema=self._schema))
+        self._held, self._characters = [], 0
 
 
 def _csv(records: Iterable[Mapping[str, Any]]) -> bytes:
