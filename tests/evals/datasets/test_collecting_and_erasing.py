@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from noria.evals import FeedbackFilter, FeedbackStore, Lineage, Opinion
 from noria.evals._answers import Answer
-from noria.evals.datasets import CompletionFilter, FeedbackPolicy, Gone, Row, judge
-from noria.store import DEFAULT_PROJECT, Completion, EvalItem, EvalRun, Feedback, TunedModel, TuningJob, new_id
+from noria.evals.datasets import CompletionFilter, FeedbackPolicy, Format, Gone, NewRow, Row, Source, judge
+from noria.store import DEFAULT_PROJECT, Completion, EvalItem, EvalRun, Feedback, File, TunedModel, TuningJob, new_id
 from noria.store import Eval as EvalTable
 from noria.tracing import TraceFilter, attach_payload, semconv
 from tests.evals.datasets.conftest import Bench
@@ -151,6 +151,45 @@ async def test_a_deletion_reaches_everything(bench: Bench) -> None:
     again = await bench.datasets.eraser.erase(Gone(DEFAULT_PROJECT, "trace", [gone]))
     assert (again.rows, (await bench.datasets.version("one")).number) == (0, 2)
     assert gone not in (await lineage.walk(DEFAULT_PROJECT, "ft:one", direction="back")).nodes
+
+
+@pytest.mark.parametrize("format", ["noria", "openai", "alpaca", "sharegpt", "csv"])
+async def test_a_deletion_reaches_the_copies_in_other_datasets(bench: Bench, format: Format) -> None:
+    gone, _ = called(bench, "secret", "an answer"), called(bench, "other", "fine")
+    bench.tracing.flush()
+    for name in ("one", "two", "three"):
+        await bench.datasets.create(name, shares=(0.0, 0.0))
+    await bench.datasets.collect_traces("one", TraceFilter())
+    first = await bench.datasets.export_file("one", format=format)
+    await bench.datasets.import_file("two", first)
+    second = await bench.datasets.export_file("two", format="openai")
+    loaded = File(id="file-up", project_id=DEFAULT_PROJECT, filename="up.jsonl", purpose="fine-tune", bytes=second.bytes,
+                  sha256=second.sha256)  # fmt: skip
+    async with bench.database.write() as session:
+        session.add(loaded)  # downloaded, and uploaded again
+    await bench.datasets.import_file("three", loaded)
+    two = await bench.datasets.get("two")
+    held = {row.content["messages"][0]["content"]: row.row_id for row in await rows_of(bench, "two")}
+    assert gone in {source.get("trace_id") for source in await bench.datasets.sources(two, held["secret"])}
+
+    erased = await bench.datasets.eraser.erase(Gone(DEFAULT_PROJECT, "trace", [gone]))
+    assert (erased.rows, sorted(erased.files)) == (3, sorted([first.id, second.id]))
+    for name in ("one", "two", "three"):
+        assert [row.content["messages"][0]["content"] for row in await rows_of(bench, name)] == ["other"]
+        assert [row.content["messages"][0]["content"] for row in await rows_of(bench, name, 1)] == ["other"]
+
+
+async def test_a_deletion_follows_copies_that_know_only_their_file(bench: Bench) -> None:
+    gone = called(bench, "secret", "an answer")
+    bench.tracing.flush()
+    await bench.datasets.create("one")
+    await bench.datasets.create("two")
+    await bench.datasets.collect_traces("one", TraceFilter())
+    file = await bench.datasets.export_file("one")
+    (row,) = await rows_of(bench, "one")
+    await bench.datasets.add("two", [NewRow(row.content, (Source(file_id=file.id),))])
+    assert (await bench.datasets.eraser.erase(Gone(DEFAULT_PROJECT, "trace", [gone]))).rows == 2
+    assert await rows_of(bench, "two") == []
 
 
 def opinion(**said: Any) -> Feedback:

@@ -252,3 +252,29 @@ async def test_a_dataset_goes_with_its_rows_and_files(bench: Bench) -> None:
     async with bench.database.read() as session:
         for table in (DatasetRow, DatasetVersion, RowSource):
             assert await session.scalar(select(func.count()).select_from(table)) == 0
+
+
+async def test_of_two_who_change_a_row_one_is_told(bench: Bench) -> None:
+    one = await bench.datasets.create("one")
+    await bench.datasets.add(one.id, [row("a", "1")])
+    edits = (bench.datasets.replace_row(one, row_id("a", "1"), row("a", answer)) for answer in ("2", "3"))
+    outcomes = await asyncio.gather(*edits, return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "Published"]
+    assert len(await ids(bench, one)) == 1
+    with pytest.raises(Conflict, match="no more"):
+        await bench.datasets.replace_row(one, row_id("a", "1"), row("a", "4"))
+    async with bench.database.read() as session:
+        assert await session.scalar(select(func.count()).select_from(DatasetRow).where(DatasetRow.staged.is_not(None))) == 0
+    (left,) = await ids(bench, one)
+    same = await bench.datasets.replace_row(one, left, (await bench.datasets.row(one, left)).content)
+    assert (same.added, same.removed) == (1, 1)
+
+
+async def test_rows_split_by_shares_that_were_changed_do_not_go_in(bench: Bench) -> None:
+    one = await bench.datasets.create("one")
+    staging = bench.datasets.versions.begin(await bench.datasets.get("one"))
+    await bench.datasets.versions.stage(staging, [NewRow(check_content(row("a", "1")))])
+    await bench.datasets.update(one, {"shares": (0.0, 0.5)})
+    with pytest.raises(Conflict, match="shares"):
+        await bench.datasets.versions.publish(staging, {"kind": "edit"})
+    assert (await bench.datasets.get("one")).head == 0

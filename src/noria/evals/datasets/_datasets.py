@@ -59,8 +59,9 @@ class Datasets:
         self.findings = Findings(database, self.versions)
         self.eraser = Eraser(database, blobs)
         self.exporter = Exporter(database, blobs, self.versions)
-        self._collector = Collector(database, traces, self.versions, gate or asyncio.Lock())
-        self._filler = Filler(database, self.versions, self._collector, Importer(blobs, self.versions))
+        gate = gate or asyncio.Lock()
+        self._collector = Collector(database, traces, self.versions, gate)
+        self._filler = Filler(database, self.versions, self._collector, Importer(database, blobs, self.versions, gate))
 
     # --- datasets -----------------------------------------------------------------------------------------------------
 
@@ -166,28 +167,36 @@ class Datasets:
         origin: Mapping[str, Any] | None = None,
         note: str = "",
         remove: Collection[str] = (),
+        replace: str | None = None,
         project_id: str = DEFAULT_PROJECT,
     ) -> Published:
-        """The next version: with these rows, without those in `remove`. A row may be a content that is not checked yet."""
+        """The next version: with these rows, without those in `remove`. A row may be a content that is not checked yet.
+
+        `replace` goes too; raises Conflict where the newest version does not hold it.
+        """
         dataset = await self.get(dataset_id, project_id)
         checked = [row if isinstance(row, NewRow) else NewRow(check_content(row)) for row in rows]
         staging = self.versions.begin(dataset)
         try:
             await self.versions.stage(staging, checked)
-            return await self.versions.publish(staging, origin or {"kind": "edit"}, note=note, remove=remove)
+            origin = origin or {"kind": "edit"}
+            return await self.versions.publish(staging, origin, note=note, remove=remove, replace=replace)
         except BaseException:
             await asyncio.shield(self.versions.discard(staging.tag))
             raise
 
     async def replace_row(self, dataset: Dataset, row_id: str, content: Mapping[str, Any], note: str = "") -> Published:
-        """A new version in which a row has another content; where it came from is kept. Raises NotFound."""
+        """A new version in which a row has another content; where it came from is kept.
+
+        Raises NotFound, and Conflict for a row that the newest version does not hold: two who change one do not both win.
+        """
         await self.row(dataset, row_id)
         async with self._database.read() as session:
             query = select(RowSource).where(RowSource.dataset_id == dataset.id, RowSource.row_id == row_id)
             sources = tuple(source_of(row) for row in await session.scalars(query))
         row = NewRow(check_content(content), sources)
         origin = {"kind": "edit", "row": row_id}
-        return await self.add(dataset.id, [row], origin=origin, note=note, remove=[row_id], project_id=dataset.project_id)
+        return await self.add(dataset.id, [row], origin=origin, note=note, replace=row_id, project_id=dataset.project_id)
 
     async def row(self, dataset: Dataset, row_id: str) -> Row:
         """A row by its id, as it last stood. Raises NotFound."""

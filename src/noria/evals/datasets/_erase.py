@@ -150,8 +150,27 @@ class _Erasing:
             here = and_(Feedback.project_id == gone.project_id, _feedback(gone, chunk))
             statement = delete(Feedback).where(here).returning(Feedback.id).execution_options(**PLAIN)
             self._erased.feedback += len((await session.execute(statement)).all())
+        await self._follow(rows)
         for dataset_id in sorted(rows):  # in one order, so that two deletions cannot wait for each other
             await self._dataset(dataset_id, sorted(rows[dataset_id]))
+
+    async def _follow(self, rows: defaultdict[str, set[str]]) -> None:
+        """Adds the copies of rows in datasets that files exported with them were imported into, and the copies of those."""
+        pending = [(dataset_id, frozenset(ids)) for dataset_id, ids in rows.items()]
+        while pending:
+            dataset_id, ids = pending.pop()
+            files = [file.id for file in await exported_files(self._session, dataset_id)]
+            copies: defaultdict[str, set[str]] = defaultdict(set)
+            for some_files in chunks(files, _CHUNK):
+                for chunk in chunks(sorted(ids), _CHUNK):
+                    here = and_(RowSource.file_id.in_(some_files), RowSource.row_id.in_(chunk))
+                    query = select(RowSource.dataset_id, RowSource.row_id).where(here).distinct()
+                    for other, row_id in await self._session.execute(query):
+                        copies[other].add(row_id)
+            for other, found in copies.items():
+                if new := found - rows[other]:
+                    rows[other] |= new
+                    pending.append((other, frozenset(new)))
 
     async def _dataset(self, dataset_id: str, row_ids: Sequence[str]) -> None:
         session = self._session

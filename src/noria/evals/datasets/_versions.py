@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Text, and_, cast, delete, func, insert, or
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from noria.errors import NotFound
+from noria.errors import Conflict, NotFound
 from noria.store import Database, Dataset, DatasetRow, DatasetVersion, RowSource, new_id
 
 from ._content import NewRow, Split, row_id_of, split_of
@@ -135,17 +135,31 @@ class Versions:
             await session.execute(delete(RowSource).where(RowSource.staged == tag))
 
     async def publish(
-        self, staging: Staging, origin: Mapping[str, Any], *, note: str = "", remove: Collection[str] = ()
+        self,
+        staging: Staging,
+        origin: Mapping[str, Any],
+        *,
+        note: str = "",
+        remove: Collection[str] = (),
+        replace: str | None = None,
     ) -> Published:
         """Makes the next version of the head, the staged rows and without `remove`, in one transaction.
 
-        Where that changes nothing there is no new version.
+        Where that changes nothing there is no new version. `replace` goes too; raises Conflict where the head does not hold it,
+        or where the rows were split by other shares than the dataset has.
         """
         async with self._database.write() as session:
             dataset = await _locked(session, staging.dataset.id)
+            _check_shares(staging, dataset)
             number = dataset.head + 1
             unsaid = await self._withdraw(session, dataset, staging)
-            gone = await self._remove(session, dataset, number, {*remove, *unsaid})
+            gone = await self._remove(session, dataset, number, {*remove, *unsaid, *([replace] if replace else ())})
+            if replace is not None and replace not in gone:
+                raise Conflict(
+                    f"The row {replace} is in {dataset.name} no more.",
+                    param="row_id",
+                    hint="It was changed or removed meanwhile: look at the newest version.",
+                )
             known = await self._drop_known(session, dataset, staging)
             added = [value for row_id, value in staging.sums.items() if row_id not in known]
             await _settle(session, staging, number)
@@ -287,6 +301,12 @@ async def _locked(session: AsyncSession, dataset_id: str) -> Dataset:
     if dataset is None:
         raise NotFound(f"The dataset {dataset_id} was deleted meanwhile.", param="dataset_id")
     return dataset
+
+
+def _check_shares(staging: Staging, dataset: Dataset) -> None:
+    then = staging.dataset
+    if staging.given and (then.validation_share, then.test_share) != (dataset.validation_share, dataset.test_share):
+        raise Conflict(f"The shares of {dataset.name} were changed meanwhile.", hint="Add the rows again.")
 
 
 async def _settle(session: AsyncSession, staging: Staging, number: int) -> None:
