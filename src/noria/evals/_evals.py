@@ -51,6 +51,7 @@ __all__ = ["Evals", "NewRun"]
 
 _JOB = "eval_run"
 _MOST_CALIBRATED = 2000
+_WAIT_S = 20.0  # for a sandbox, with a client at the other end
 _LOGS = (StoredCompletions, ResponsesSource)
 
 
@@ -269,10 +270,10 @@ class Evals:
         return await compare(self._database, first, second, criterion, answered_by_a=answered_by_a)
 
     async def grade_once(self, project_id: str, spec: Mapping[str, Any], row: Row) -> tuple[Grader, Grade]:
-        """Grades one row. Raises InvalidRequest for the grader's own faults, GradeFailed for the row's."""
+        """Grades one row. Raises InvalidRequest for the grader's faults, GradeFailed for the row's, Unavailable when full."""
         grader = parse_grader(spec, "grader")
         grader.check(Variables({}, sample=True), "grader")
-        async with tools_for(self._means, project_id) as (tools, _):
+        async with tools_for(self._means, project_id, wait_s=_WAIT_S) as (tools, _):
             return grader, await grader.grade(row, tools)
 
     async def require(self, project_id: str, spec: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from noria.store import Database, Eval, EvalRun
 from ._outcomes import Outcomes
 from ._parsing import parse
 from ._rows import RowRunner, RunTerms
+from ._sandboxes import Sandboxes
 from ._sources import SourceRow, Sources
 from ._specs import run_spec
 from ._summary import summarise
@@ -46,19 +47,26 @@ class Means:
     find: Callable[[str, str], Awaitable[Any]]
     concurrency: int = 32
     prompts: PromptResolver | None = None
+    sandboxes: Sandboxes = field(default_factory=Sandboxes)
 
 
 @contextlib.asynccontextmanager
-async def tools_for(means: Means, project_id: str) -> AsyncGenerator[tuple[Tools, Patient], None]:
-    """Tools for graders, and the model asker that they share with the rows; sandboxes end with the block."""
+async def tools_for(means: Means, project_id: str, *, wait_s: float | None = None) -> AsyncGenerator[tuple[Tools, Patient], None]:
+    """Tools for graders, and the model asker that they share with the rows; sandboxes end with the block.
+
+    After `wait_s` without a place for a sandbox its grader raises Unavailable; None waits for ever.
+    """
     patient = Patient(means.ask, project_id)
     async with contextlib.AsyncExitStack() as stack:
-        sessions: dict[str, PythonSession] = {}
+        sessions: dict[str, tuple[PythonSession, asyncio.Lock]] = {}
 
         async def run_python(source: str, function: str, *arguments: Any) -> Outcome:
             if source not in sessions:
-                sessions[source] = await stack.enter_async_context(PythonSession(source, function, GRADER_LIMITS))
-            return await sessions[source].call(*arguments)
+                sessions[source] = PythonSession(source, function, GRADER_LIMITS), asyncio.Lock()
+                stack.push_async_callback(means.sandboxes.end, sessions[source][0])
+            session, turn = sessions[source]
+            async with turn, means.sandboxes.place(session, wait_s):  # rows that wait for their turn take no place
+                return await session.call(*arguments)
 
         yield Tools(patient, means.embed, run_python), patient
 

@@ -45,6 +45,10 @@ class PythonSession:
     async def __aexit__(self, *_: object) -> None:
         await self._end()
 
+    async def close(self) -> None:
+        """Ends its process; the next call gets another."""
+        await self._end()
+
     async def call(self, *arguments: Any) -> Outcome:
         """Calls the function with JSON values. Its error, or the limit it met, is in the outcome.
 
