@@ -134,6 +134,12 @@ async def test_memory_that_is_no_process_s_own_cannot_be_had(grab: str) -> None:
     assert done.stdout == "refused\n", done
 
 
+async def test_what_the_kernel_holds_for_empty_files_counts_as_memory() -> None:
+    source = "import os, time\nfor n in range(70_000): os.mknod(f'/tmp/{n}')\ntime.sleep(9)"
+    done = await run_python(source, limits=Limits(wall_s=5, memory_mb=64))
+    assert done.stopped == "memory", done
+
+
 async def test_what_programs_commonly_do_is_not_refused() -> None:
     source = """
 import asyncio, ctypes, mmap, multiprocessing, subprocess, tempfile, threading

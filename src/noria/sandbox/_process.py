@@ -33,6 +33,8 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _OWN_MEMORY = re.compile(rb"^(?:RssAnon|VmSwap):\s*(\d+) kB$", re.MULTILINE)
 _RESTING_CPU_S = 0.5
 """What may be used after an answer: Python puts away what the call has left."""
+_FILE_BYTES = 1024
+"""What the kernel holds for a file in memory, be it empty."""
 _FRAME = 3
 """bubblewrap's two processes and Python itself."""
 
@@ -103,7 +105,7 @@ class Walled:
             tree = _tree(self.process.pid)
             if len(tree) - _FRAME >= self.limits.processes:
                 self.stop("processes")
-            elif sum(map(_private_bytes, tree)) > most_bytes:
+            elif sum(map(_private_bytes, tree)) + _bytes_of_files(tree) > most_bytes:
                 self.stop("memory")
             elif _cpu_s(tree) > self._most_cpu_s:
                 self.stop("time")
@@ -169,6 +171,17 @@ def _private_bytes(pid: int) -> int:
         return sum(map(int, _OWN_MEMORY.findall(Path(f"/proc/{pid}/status").read_bytes()))) * 1024
     except OSError:
         return 0
+
+
+def _bytes_of_files(tree: list[int]) -> int:
+    """What the kernel holds for the files inside beside their content, which the folders' sizes bound."""
+    total = 0
+    for pid in tree[2:3]:  # not before the program itself is there: until then the folders are the host's
+        for folder in ("tmp", "dev/shm"):
+            with contextlib.suppress(OSError):
+                found = os.statvfs(f"/proc/{pid}/root/{folder}")
+                total += (found.f_files - found.f_ffree) * _FILE_BYTES
+    return total
 
 
 def _cpu_s(tree: list[int]) -> float:
