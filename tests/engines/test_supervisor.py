@@ -345,9 +345,13 @@ async def test_closing_under_traffic_leaves_no_process(tmp_path: Path) -> None:
 
 
 async def test_engines_do_not_see_norias_secrets(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NORIA_SECRET_KEY", "hush")
+    for name in ("NORIA_SECRET_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "hush")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     async with supervisor.lease(spec()) as endpoint:
         assert await get(endpoint, "/v1/env?name=NORIA_SECRET_KEY") == ""
+        assert await get(endpoint, "/v1/env?name=OPENAI_API_KEY") == ""
+        assert await get(endpoint, "/v1/env?name=CUDA_VISIBLE_DEVICES") == "1"
 
 
 async def test_a_url_engine_is_checked_and_not_started(supervisor: Supervisor) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from noria.engines._endpoint import Endpoint, EngineSpec, EngineState, EngineStatus
+    from noria.engines._environment import environment_of_a_command, environment_of_our_own
     from noria.engines._hubs import HubAccess
     from noria.engines._manifest import Manifest
     from noria.engines._recipes import RECIPES, Recipe, WeightFile, recipe_for
@@ -35,6 +36,8 @@ __all__ = [
     "Supervisor",
     "WeightFile",
     "WeightsStore",
+    "environment_of_a_command",
+    "environment_of_our_own",
     "recipe_for",
 ]
 
@@ -54,6 +57,8 @@ _HOMES = {
     "Supervisor": "_supervisor",
     "WeightFile": "_recipes",
     "WeightsStore": "_weights",
+    "environment_of_a_command": "_environment",
+    "environment_of_our_own": "_environment",
     "recipe_for": "_recipes",
 }
 

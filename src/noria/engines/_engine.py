@@ -6,8 +6,8 @@ It knows nothing about the other engines or about memory: `_supervisor` decides 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from noria.engines._endpoint import Endpoint, EngineSpec, EngineState, EngineStatus
+from noria.engines._environment import environment_of_a_command, environment_of_our_own
 from noria.engines._process import EngineProcess, tail
 from noria.errors import NoriaError, Unavailable
 
@@ -193,8 +194,9 @@ class Engine:
         return [part.replace("{socket}", str(endpoint.socket_path)).replace("{port}", port) for part in self.spec.command]
 
     def _variables(self) -> dict[str, str]:
-        # Noria's own settings hold its secrets (database, key of the key store): no engine needs them.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("NORIA_")}
+        program = self.spec.command[:2] + tuple(part.partition(".")[0] for part in self.spec.command[2:3])
+        is_own = program == (sys.executable, "-m", "noria")
+        kept = environment_of_our_own() if is_own else environment_of_a_command()
         return {**self._environment, **kept, "PYTHONUNBUFFERED": "1", **self.spec.env}
 
     async def _until_healthy(self, endpoint: Endpoint, process: EngineProcess) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from noria.engines._download import disk_full
+from noria.engines._environment import environment_of_our_own
 from noria.engines._recipes import Preparation
 from noria.errors import NoriaError
 
@@ -28,6 +29,7 @@ def prepare(preparation: Preparation, sources: Path, out_dir: Path) -> None:
     try:
         done = subprocess.run(
             command,
+            env=environment_of_our_own(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

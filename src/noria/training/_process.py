@@ -16,6 +16,7 @@ from typing import Literal
 import orjson
 import psutil
 
+from noria.engines import environment_of_a_command, environment_of_our_own
 from noria.errors import ConfigurationError
 
 from ._plan import Report
@@ -50,7 +51,8 @@ class TrainingProcess:
     async def start(cls, action: Action, folder: Path, launch: Launch) -> TrainingProcess:
         """It writes what libraries print into `log.txt` of its folder."""
         begin = shlex.split(launch.command) if launch.command else [sys.executable, "-m", "noria.training"]
-        env = dict(os.environ, OMP_NUM_THREADS=str(launch.threads), TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+        env = environment_of_a_command() if launch.command else environment_of_our_own()
+        env |= {"OMP_NUM_THREADS": str(launch.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         env.setdefault("OMP_WAIT_POLICY", "passive")  # a waiting thread that spins would take the engines' processors
         if env.pop("PYTHONDONTWRITEBYTECODE", None):
             # Else the thousands of modules that torch and transformers are would be compiled anew at each start: 10 s.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,15 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(Exception, match=r"tokenizer\.json"):
         Tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("source", ['{{ ("a" * 2 * 10**7)|length }}', "{{ 3 * [0] * 10**7 }}", "{{ 10 ** (10 ** 5) }}"])
+def test_a_template_makes_nothing_huge_neither_loaded_nor_rendered(source: str) -> None:
+    begun = time.process_time()
+    template = ChatTemplate(source, None, None)
+    with pytest.raises(InvalidRequest, match="refuses"):
+        template.render([{"role": "user", "content": "x"}])
+    assert time.process_time() - begun < 0.5
+    assert ChatTemplate("{{ '-' * 3 }}{{ 2 ** 3 }}{{ 2 * 3 }}", None, None).render([]) == "---86"
+    with pytest.raises(InvalidRequest, match="characters"):
+        ChatTemplate("x" * 300_000, None, None)

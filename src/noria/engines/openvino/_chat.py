@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import jinja2
 import jinja2.meta
+from jinja2.exceptions import SecurityError
 from jinja2.ext import loopcontrols
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from noria.engines.openvino._tools import Tool, describe_tools, written_call
@@ -26,11 +28,38 @@ __all__ = ["ChatTemplate"]
 Message = dict[str, Any]
 
 
+MAX_TEMPLATE_CHARS = 256 * 1024
+"""The longest that are known have 30,000."""
+_MAX_REPEATED = 1_000_000
+_MAX_BITS = 10_000
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Templates come with models of strangers: none makes a text or a number of any size with one operator."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "*":
+            for what, times in ((left, right), (right, left)):
+                if isinstance(what, Sized) and isinstance(times, int) and len(what) * times > _MAX_REPEATED:
+                    raise SecurityError(f"{len(what)} characters or items {times} times are too many")
+        elif isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > _MAX_BITS:
+            raise SecurityError("a power is too large")
+        return super().call_binop(context, operator, left, right)
+
+
 class ChatTemplate:
     """`messages` are dictionaries with role and text content, `tool_calls` on assistants, `tool_call_id` on tools."""
 
     def __init__(self, source: str | None, bos_token: str | None, eos_token: str | None) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        if source and len(source) > MAX_TEMPLATE_CHARS:
+            raise InvalidRequest(
+                f"The model's chat template has {len(source):,} characters, more than {MAX_TEMPLATE_CHARS:,}.",
+                code="chat_template_too_long",
+            )
+        # Not optimised: what a template makes of constants would be made while it is loaded, however much it is.
+        environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols], optimized=False)
         environment.filters["tojson"] = _tojson
         functions: dict[str, Any] = {"raise_exception": _refuse, "strftime_now": _strftime_now}
         self._template = environment.from_string(source, globals=functions) if source else None
