@@ -187,6 +187,18 @@ def test_backup_and_restore_go_round(run: Run, tmp_path: Path) -> None:
     assert "1234" in run("config", "show", "--changed", "--home", tmp_path / "new").stdout
 
 
+def test_restoring_says_that_a_backups_settings_run_commands(run: Run, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "noria.toml").write_text('train_command = "sh -c evil"\nallow_engine_commands = true\nport = 1\n')
+    assert run("backup", tmp_path / "b.tar.gz", "--home", home).exit_code == 0
+    done = run("restore", tmp_path / "b.tar.gz", "--home", tmp_path / "new")
+    assert done.exit_code == 0
+    assert "train_command" in done.stderr
+    assert "allow_engine_commands" in done.stderr
+    assert "sh -c evil" in done.stderr
+
+
 def test_help_and_version_import_no_library_but_typer() -> None:
     code = (
         "import sys; sys.argv = ['noria', '--help']\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import tarfile
 import threading
 from pathlib import Path
@@ -114,6 +116,84 @@ def test_a_hostile_backup_cannot_leave_its_folder(tmp_path: Path, name: str) -> 
         restore(tmp_path / "evil.tar.gz", tmp_path / "deep" / "new")
     assert not (tmp_path / "escaped").exists()
     assert not (tmp_path.parent / "escaped").exists()
+
+
+def archive(path: Path, *members: tarfile.TarInfo, names: tuple[str, ...] = ()) -> Path:
+    """A backup by hand: its manifest and then whatever is given, each file of its size in zeros."""
+    manifest = json.dumps({"version": "0", "created_at": 0, "database": "sqlite", "members": names}).encode()
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo("noria-backup.json")
+        info.size = len(manifest)
+        tar.addfile(info, io.BytesIO(manifest))
+        for member in members:
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, *, size: int = 0, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, size, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        member("engine.py"),
+        member("run/server.json"),
+        member("noria.toml/x"),
+        member("./../noria.toml"),
+        member("blobs/../engine.py"),
+        member("blobs"),
+        member("noria.db", tarfile.DIRTYPE),
+        member("blobs/link", tarfile.SYMTYPE, link="../secret.key"),
+        member("blobs/link", tarfile.LNKTYPE, link="noria-backup.json"),
+        member("blobs/pipe", tarfile.FIFOTYPE),
+        member("blobs/null", tarfile.CHRTYPE),
+    ],
+    ids=lambda given: f"{given.name}-{given.type!r}",
+)
+def test_restoring_takes_out_only_what_a_backup_holds(tmp_path: Path, given: tarfile.TarInfo) -> None:
+    with pytest.raises(InvalidRequest, match="is not a backup of Noria"):
+        restore(archive(tmp_path / "evil.tar.gz", given), tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.tar.gz"]
+
+
+def test_restoring_stops_at_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "one.tar.gz", *(member(f"blobs/{number}", size=100) for number in range(10)))
+    monkeypatch.setattr(_backup, "MAX_BYTES", 1000)
+    with pytest.raises(InvalidRequest, match="1000 bytes"):
+        restore(path, tmp_path / "new")
+    monkeypatch.setattr(_backup, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(_backup, "MAX_MEMBERS", 10)
+    with pytest.raises(InvalidRequest, match="10 files"):
+        restore(path, tmp_path / "new")
+    monkeypatch.setattr(_backup, "MAX_MEMBERS", 11)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 99))  # type: ignore[attr-defined]
+    with pytest.raises(InvalidRequest, match="disk"):
+        restore(path, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.tar.gz"]
+
+
+def test_a_manifest_names_nothing_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest):
+        restore(archive(tmp_path / "evil.tar.gz", names=("/etc/passwd",)), tmp_path / "new")
+
+
+def test_linked_files_go_in_as_files(tmp_path: Path) -> None:
+    """Weights share their bytes by hard links, and a large folder may lie on another disk."""
+    home = tmp_path / "home"
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "a.bin").write_text("a")
+    (home / "models" / "b.bin").hardlink_to(home / "models" / "a.bin")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "blob").write_text("x")
+    (home / "blobs").symlink_to(tmp_path / "far")
+    backup(home, tmp_path / "one.tar.gz")
+    restore(tmp_path / "one.tar.gz", tmp_path / "again")
+    assert [(tmp_path / "again/models" / name).read_text() for name in ("a.bin", "b.bin")] == ["a", "a"]
+    assert (tmp_path / "again/blobs/blob").read_text() == "x"
+    assert not (tmp_path / "again/blobs").is_symlink()
 
 
 def test_a_backup_never_overwrites(tmp_path: Path) -> None:

@@ -157,7 +157,20 @@ def restore(file: Annotated[Path, typer.Argument(help="A backup.", show_default=
     manifest = unpack(file.expanduser().absolute(), home)
     if manifest.database == "external":
         note("Its PostgreSQL database is not in this file: restore that with its own tools.")
+    for setting in _commands_in(home / "noria.toml"):
+        note(f"Its noria.toml has {setting}: it runs commands on this machine. Look at it before you start Noria.")
     _say_manifest(asdict(manifest), f"Restored {home}")
+
+
+def _commands_in(path: Path) -> list[str]:
+    """The settings of a file that make Noria run commands, as they are written there."""
+    import tomllib
+
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [f"{name} = {given[name]!r}" for name in ("train_command", "allow_engine_commands") if given.get(name)]
 
 
 def _say_manifest(manifest: dict[str, Any], done: str) -> None:

@@ -30,6 +30,11 @@ _DATABASES = ("noria.db", "jobs.db", "traces.db")
 _FILES = ("noria.toml", "secret.key")
 _FOLDERS = ("blobs", "adapters", "models")
 
+MAX_BYTES = 4 * 1024**4
+MAX_MEMBERS = 20_000_000
+"""What is restored at most: far beyond an instance's, so that only a file made to fill the disk meets it."""
+_MAX_MANIFEST_BYTES = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -52,7 +57,7 @@ def backup(home: Path, target: Path, *, external_database: bool = False) -> Mani
         with (
             tempfile.TemporaryDirectory(dir=target.parent) as scratch,
             os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-            tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as tar,
+            tarfile.open(fileobj=file, mode="w:gz", compresslevel=3, dereference=True) as tar,
         ):
             wanted = [name for name in _DATABASES if name == "jobs.db" or not external_database]
             members = [name for name in wanted if (home / name).exists()]
@@ -77,7 +82,10 @@ def backup(home: Path, target: Path, *, external_database: bool = False) -> Mani
 
 
 def restore(source: Path, home: Path) -> Manifest:
-    """Unpacks a backup into an empty or missing `home`. Raises Conflict when it holds anything, InvalidRequest on a bad file."""
+    """Unpacks a backup into an empty or missing `home`. Raises Conflict when it holds anything, InvalidRequest on a bad file.
+
+    Nothing is taken from it but what `backup` writes; its databases and settings are the word of whoever made it.
+    """
     if home.exists() and any(home.iterdir()):
         raise Conflict(f"{home} is not empty.", hint="Restore into a new folder: noria restore FILE --home DIR.")
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +93,9 @@ def restore(source: Path, home: Path) -> Manifest:
     try:
         try:
             with tarfile.open(source, "r:gz") as tar:
-                tar.extractall(staging, filter="data")
+                tar.extractall(staging, filter=_Limits().check)  # noqa: S202 - the filter lets nothing else through
             manifest = Manifest(**json.loads((staging / _MANIFEST).read_bytes()))
+            _require(set(manifest.members) <= {*_DATABASES, *_FILES, *_FOLDERS}, "its list of members names others")
         except (tarfile.TarError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
             raise InvalidRequest(f"{source} is not a backup of Noria: {error}.") from None
         for name in manifest.members:
@@ -100,6 +109,35 @@ def restore(source: Path, home: Path) -> Manifest:
         shutil.rmtree(staging, ignore_errors=True)
     home.chmod(0o700)
     return manifest
+
+
+class _Limits:
+    """What of an archive is unpacked: files and folders under the names that a backup has, no links, and not without end."""
+
+    def __init__(self) -> None:
+        self._members = self._bytes = 0
+
+    def check(self, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+        name = member.name
+        if name in (_MANIFEST, *_DATABASES, *_FILES):
+            _require(member.isreg(), f"{name} is no file")
+        else:
+            inside = name.startswith(tuple(f"{top}/" for top in _FOLDERS)) and ".." not in name.split("/")
+            _require(inside or name in _FOLDERS, f"it holds {name!r}")
+            _require(member.isdir() or (inside and member.isreg()), f"{name} is no file or folder")
+        _require(name != _MANIFEST or member.size <= _MAX_MANIFEST_BYTES, f"{name} is too large")
+        self._members += 1
+        self._bytes += member.size
+        _require(self._members <= MAX_MEMBERS, f"it holds more than {MAX_MEMBERS} files and folders")
+        _require(self._bytes <= MAX_BYTES, f"it holds more than {MAX_BYTES} bytes")
+        if member.size > shutil.disk_usage(folder).free:
+            raise InvalidRequest(f"The disk of {folder} is too full for {name}.", hint="Restore into a folder on another disk.")
+        return tarfile.data_filter(member, folder)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:
