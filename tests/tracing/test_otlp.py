@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
@@ -21,6 +22,7 @@ from sqlalchemy import text
 from noria.errors import InvalidRequest, PayloadTooLarge, Unavailable
 from noria.tracing import TraceFilter, Tracing, _batch, _otlp
 from noria.tracing._otlp import from_json, from_protobuf
+from noria.tracing._otlp_size import parts_of
 from noria.tracing._records import SpanRecord
 
 Open = Callable[..., Tracing]
@@ -193,6 +195,54 @@ async def test_a_small_body_is_not_made_very_many_spans(tracing: Tracing, body: 
     assert len(packed) < 20_000
     with pytest.raises(PayloadTooLarge):
         await tracing.ingest_otlp(packed, kind, "gzip")
+
+
+def test_parts_are_counted_without_making_them() -> None:
+    def walk(message: Any) -> int:
+        fields = 0
+        for field, value in message.ListFields():
+            each = value if field.is_repeated else [value]
+            fields += len(each) + sum(walk(one) for one in each if field.message_type is not None)
+        return fields
+
+    message = request(3)
+    assert parts_of(message.SerializeToString(), 10**6) == walk(message) > 40
+    assert parts_of(message.SerializeToString(), 20) == 21
+    events = ExportTraceServiceRequest(resource_spans=[{"scope_spans": [{"spans": [{"events": [{}] * 1000}]}]}])
+    assert parts_of(events.SerializeToString(), 100) == 101
+
+
+@given(st.binary(max_size=300))
+def test_parts_of_any_bytes_are_a_number_or_an_error(data: bytes) -> None:
+    try:
+        message = ExportTraceServiceRequest.FromString(data)
+    except DecodeError:
+        message = None
+    try:
+        assert parts_of(data, 50) <= 51
+    except ValueError:
+        assert message is None or b"\x0b" in data or any(byte & 7 in (3, 4) for byte in data)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (
+            ExportTraceServiceRequest(
+                resource_spans=[{"scope_spans": [{"spans": [{"events": [{}] * 600_000}]}]}]
+            ).SerializeToString(),
+            PROTOBUF,
+        ),
+        (b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"events":[' + b"{}," * 400_000 + b"{}]}]}]}]}", JSON),
+    ],
+    ids=["protobuf", "json"],
+)
+async def test_a_large_body_of_tiny_parts_is_refused(
+    tracing: Tracing, body: bytes, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_otlp, "_MAX_PARTS", 100_000)
+    with pytest.raises(PayloadTooLarge, match="fields and values"):
+        await tracing.ingest_otlp(body, kind, None)
 
 
 async def test_few_requests_are_unpacked_at_once_and_only_so_many_wait(tracing: Tracing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from noria.errors import InvalidRequest, PayloadTooLarge, Unavailable
 from noria.tracing import _semconv as sc
 from noria.tracing._metrics import Metrics
+from noria.tracing._otlp_size import parts_of
 from noria.tracing._records import SpanRecord
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ _MAX_DEPTH = 32
 _MAX_WITH_ANSWER = 64  # spans
 _MAX_SPANS = 20_000  # of a request: two bytes can be a span, and each takes a kilobyte here
 _MAX_RATIO, _ANY_RATIO_BYTES = 100, 2**20  # spans are packed to a tenth; what shrinks to a hundredth is none of value
-_LARGE_BYTES = 4 * 2**20  # what is larger is read one at a time: as objects it takes some thirty times its size
+_MAX_PARTS = 1_000_000  # fields and messages of a request, which take half a kilobyte each at most
+_LARGE_BYTES = 2**20  # what is larger is measured first, and read one at a time
 _READING, _WAITING = 2, 64  # requests being read, and those with the ones that wait for it
 
 
@@ -101,7 +103,10 @@ class OtlpReader:
                 param="Content-Type", code="unsupported_media_type", hint=f"Send {PROTOBUF} or {JSON}.",
             )  # fmt: skip
         data = _decompressed(body, content_encoding, self._max_bytes)
-        with self._large if len(data) > _LARGE_BYTES else contextlib.nullcontext():
+        large = len(data) > _LARGE_BYTES
+        if large:
+            _check_parts(data, kind)
+        with self._large if large else contextlib.nullcontext():
             records, problems = from_protobuf(data, project) if kind == PROTOBUF else from_json(data, project)
         return kind, len(records), problems, self._writer.put_all(records, len(data)) if records else None
 
@@ -348,6 +353,17 @@ def _decompressed(body: bytes, encoding: str | None, limit: int) -> bytes:
 def _limit(spans: int) -> None:
     if spans > _MAX_SPANS:
         raise PayloadTooLarge(f"The export request has more than {_MAX_SPANS:,} spans.", hint="Lower the exporter's batch size.")
+
+
+def _check_parts(data: bytes, kind: str) -> None:
+    try:
+        parts = parts_of(data, _MAX_PARTS) if kind == PROTOBUF else data.count(b"{") + data.count(b"[")
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not an OTLP trace export request: {error}.", code="invalid_otlp") from None
+    if parts > _MAX_PARTS:
+        raise PayloadTooLarge(
+            f"The export request has more than {_MAX_PARTS:,} fields and values.", hint="Lower the exporter's batch size."
+        )
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
