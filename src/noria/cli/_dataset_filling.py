@@ -96,7 +96,7 @@ def export_rows(dataset: str, file: Path | None, options: Mapping[str, Any], *, 
         path = f"{dataset_path(dataset)}/export"
         if upload:
             row = api.post(path, given)
-            print_json(row) if target().json else print(f"{row['filename']} is {row['id']} ({size(row['bytes'])}).")
+            print_json(row) if target().json else print(f"{row['filename']} is {row['id']} ({_written(row)}).")
             return
         if file == Path("-"):
             api.download(path, sys.stdout.buffer, **given)
@@ -111,6 +111,16 @@ def export_rows(dataset: str, file: Path | None, options: Mapping[str, Any], *, 
         finally:
             partial.unlink(missing_ok=True)
     print_json({"file": str(where), "bytes": written}) if target().json else print(f"Wrote {where} ({size(written)}).")
+
+
+def _written(row: Mapping[str, Any]) -> str:
+    origin = row.get("origin") or {}
+    said = [size(row["bytes"])]
+    if "written" in origin:
+        said.append(f"{origin['written']} rows")
+    if origin.get("left_out"):
+        said.append(f"{origin['left_out']} left out: nothing in them that {origin['format']} has words for, or nothing to learn")
+    return ", ".join(said)
 
 
 def _default_name(api: Api, dataset: str, given: Mapping[str, Any]) -> str:

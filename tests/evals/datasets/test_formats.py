@@ -299,3 +299,55 @@ def test_identity_is_the_content_without_metadata() -> None:
 def test_what_could_not_be_read_again_is_refused(content: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         check_content({"messages": [{"role": "user", "content": "x"}], **content})
+
+
+def call(identity: str, city: str) -> dict[str, Any]:
+    return {"id": identity, "type": "function", "function": {"name": "look", "arguments": f'{{"city": "{city}"}}'}}
+
+
+USER = {"role": "user", "content": "Q"}
+GOOD, BAD = {"role": "assistant", "content": "good"}, {"role": "assistant", "content": "bad"}
+
+
+@pytest.mark.parametrize("format", ["openai", "sharegpt", "alpaca"])
+def test_of_an_answer_and_a_pair_a_chat_file_takes_the_answer_and_a_pair_alone_is_no_chat(format: Format) -> None:
+    called = {"role": "assistant", "content": None, "tool_calls": [call("call_1", "Rom")]}
+    both = check_content({"messages": [USER], "expected": GOOD, "chosen": called, "rejected": BAD})
+    data, writer = written([both], format)
+    assert (writer.written, writer.left_out) == (1, 0)
+    (back,) = read(data)
+    assert (back["expected"], "chosen" in back) == (GOOD, False)
+    alone = [check_content({"messages": [USER], **pair}) for pair in ({"chosen": GOOD, "rejected": BAD}, {"chosen": GOOD})]
+    data, writer = written(alone, "openai")
+    assert (data, writer.written, writer.left_out) == (b"", 0, 2)
+
+
+def test_results_of_parallel_calls_stand_in_their_order() -> None:
+    calls = {"role": "assistant", "content": None, "tool_calls": [call("x", "Rom"), call("y", "Bonn")]}
+    results = [{"role": "tool", "tool_call_id": identity, "content": said} for identity, said in (("y", "cold"), ("x", "warm"))]
+    row = check_content({"messages": [USER, calls, *results], "expected": GOOD})
+    data, _ = written([row], "sharegpt")
+    turns = orjson.loads(data)["conversations"]
+    assert orjson.loads(turns[1]["value"]) == [{"name": "look", "arguments": {"city": city}} for city in ("Rom", "Bonn")]
+    assert [turn["value"] for turn in turns[2:4]] == ["warm", "cold"]
+    (back,) = read(data)
+    ids = [made["id"] for made in back["messages"][1]["tool_calls"]]
+    assert [message["tool_call_id"] for message in back["messages"][2:]] == ids
+    assert len(set(ids)) == 2
+    second_only = check_content({"messages": [USER, calls, results[0], USER]})
+    stray = check_content({"messages": [USER, results[0], USER]})
+    assert written([second_only, stray], "sharegpt")[1].left_out == 2
+
+
+def test_arguments_are_read_as_an_object_and_as_a_text() -> None:
+    for arguments in ({"city": "Rom"}, '{"city":"Rom"}'):
+        value = orjson.dumps({"name": "look", "arguments": arguments}).decode()
+        turns = [
+            {"from": "human", "value": "Q"},
+            {"from": "function_call", "value": value},
+            {"from": "observation", "value": "1"},
+        ]
+        (back,) = read(orjson.dumps({"conversations": turns}))
+        assert back["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"city":"Rom"}'
+    (stray,) = read(orjson.dumps({"conversations": [turns[0], turns[2]]}))
+    assert "no call stands before it" in stray

@@ -225,7 +225,8 @@ async def test_exports_are_made_once(bench: Bench) -> None:
     file = await bench.datasets.export_file("one", split="train", format="openai")
     assert (await bench.datasets.export_file("one", split="train", format="openai")).id == file.id
     assert file.purpose == "fine-tune"
-    assert file.origin == {"kind": "dataset", "dataset_id": one.id, "version": 1, "split": "train", "format": "openai"}
+    assert file.origin == {"kind": "dataset", "dataset_id": one.id, "version": 1, "split": "train", "format": "openai",
+                           "written": 1, "left_out": 1}  # fmt: skip
     with pytest.raises(InvalidRequest, match="dpo"):
         await bench.datasets.export_file("one", format="dpo")
     with pytest.raises(InvalidRequest, match="no rows"):

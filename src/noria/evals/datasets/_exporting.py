@@ -69,7 +69,8 @@ class Exporter:
         format: Format,
         newest: Collection[str] | None = None,
     ) -> File:
-        """The version as an uploaded file would be, with where it came from; of `newest`, these rows alone.
+        """The version as an uploaded file would be, with where it came from and how many rows were written and left out; of
+        `newest`, these rows alone.
 
         Raises InvalidRequest where no row fits.
         """
@@ -90,14 +91,14 @@ class Exporter:
                     else "There are no rows.",
                 )
             spool.seek(0)
-            return await self._keep(dataset, origin, spool)
+            return await self._keep(dataset, origin, {"written": writer.written, "left_out": writer.left_out}, spool)
 
-    async def _keep(self, dataset: Dataset, origin: dict[str, Any], spool: IO[bytes]) -> File:
+    async def _keep(self, dataset: Dataset, origin: dict[str, Any], counts: dict[str, int], spool: IO[bytes]) -> File:
         async with self._blobs.references:
             blob = await self._blobs.put(_pieces(spool))
             async with self._database.read() as session:
                 query = select(File).where(File.project_id == dataset.project_id, File.sha256 == blob.sha256)
-                same = [row for row in await session.scalars(query) if row.origin == origin]
+                same = [row for row in await session.scalars(query) if {**(row.origin or {}), **counts} == {**origin, **counts}]
             if same:
                 return same[0]
             part = f"-{origin['split']}" if origin["split"] else ""
@@ -109,7 +110,7 @@ class Exporter:
                 purpose="fine-tune",
                 bytes=blob.size,
                 sha256=blob.sha256,
-                origin=origin,
+                origin={**origin, **counts},
             )
             async with self._database.write() as session:
                 session.add(row)

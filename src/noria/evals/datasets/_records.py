@@ -158,13 +158,22 @@ def _add_turn(messages: list[Any], turn: Any, path: str) -> None:
     if role == "function_call":
         messages.append({"role": "assistant", "content": None, "tool_calls": _calls(value, len(messages), path)})
     elif role in ("observation", "tool"):
-        before: Any = messages[-1] if messages else {}
-        calls = before.get("tool_calls") or [{"id": f"call_{len(messages)}_0"}]
-        messages.append({"role": "tool", "tool_call_id": calls[0]["id"], "content": value})
+        messages.append({"role": "tool", "tool_call_id": _open_call(messages, path), "content": value})
     elif role in _SHAREGPT_ROLES:
         messages.append({"role": _SHAREGPT_ROLES[role], "content": value})
     else:
         raise InvalidRequest(f"{path}.from = {role!r} is no speaker that ShareGPT knows.", param=f"{path}.from")
+
+
+def _open_call(messages: Sequence[Any], path: str) -> str:
+    """The id of the newest turn's first call that nothing has answered: what calls brought stands in their order."""
+    results = 0
+    while results < len(messages) and messages[-1 - results]["role"] == "tool":
+        results += 1
+    calls: Any = messages[-1 - results].get("tool_calls") if results < len(messages) else None
+    if results >= len(calls or ()):
+        raise InvalidRequest(f"{path} is what a call brought, but no call stands before it.", param=f"{path}.from")
+    return calls[results]["id"]
 
 
 def _calls(value: Any, place: int, path: str) -> list[Any]:

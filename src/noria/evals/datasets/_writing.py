@@ -1,14 +1,16 @@
 """Rows as files of the formats that are also read, byte for byte the same for the same rows.
 
-A row that a format has no words for (a preference pair in a chat file) is left out and counted; `noria` and the tables hold
-everything. What is read back is equal in all that the format keeps; only `noria`, CSV and Parquet keep metadata.
+A row that a format has no words for (a preference pair alone in a chat file) is left out and counted; of one with an answer and a
+pair, a chat file takes the answer. `noria` and the tables hold everything. What is read back is equal in all that the format
+keeps; only `noria`, CSV and Parquet keep metadata.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -62,6 +64,8 @@ def _openai(content: Mapping[str, Any]) -> dict[str, Any] | None:
     expected, messages = content.get("expected"), content["messages"]
     if expected is None and messages[-1]["role"] == "assistant" and len(messages) > 1:
         return None  # it would be read as what is expected
+    if expected is None and ("chosen" in content or "rejected" in content):
+        return None
     record: dict[str, Any] = {"messages": [*messages, expected] if expected is not None else messages}
     return record | ({"tools": content["tools"]} if "tools" in content else {})
 
@@ -96,17 +100,17 @@ def _alpaca(content: Mapping[str, Any]) -> dict[str, Any] | None:
         record["history"] = [
             [messages[index]["content"], messages[index + 1]["content"]] for index in range(0, len(messages) - 1, 2)
         ]
-    for name, field in (("expected", "output"), ("chosen", "chosen"), ("rejected", "rejected")):
-        if name in content:
-            if (text := _text(content[name])) is None:
-                return None
-            record[field] = text
-    return record
+    answers = {name: _text(content[name]) for name in ("expected", "chosen", "rejected") if name in content}
+    if None in answers.values():
+        if answers.get("expected") is None:
+            return None
+        answers = {"expected": answers["expected"]}  # the pair has no words
+    return record | {"output" if name == "expected" else name: text for name, text in answers.items()}
 
 
 def _sharegpt(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    pair = "chosen" in content or "rejected" in content
-    if pair and ("expected" in content or not ("chosen" in content and "rejected" in content)):
+    pair = "expected" not in content and ("chosen" in content or "rejected" in content)
+    if pair and not ("chosen" in content and "rejected" in content):
         return None
     messages = list(content["messages"])
     if not pair and "expected" not in content and len(messages) > 1 and messages[-1]["role"] == "assistant":
@@ -116,8 +120,8 @@ def _sharegpt(content: Mapping[str, Any]) -> dict[str, Any] | None:
         if (system := _text(messages.pop(0))) is None:
             return None
         record["system"] = system
-    turns = [_turn(message) for message in ([*messages, content["expected"]] if "expected" in content else messages)]
-    if not turns or any(turn is None for turn in turns):
+    turns = _turns([*messages, content["expected"]] if "expected" in content else messages)
+    if not turns:
         return None
     record = {"conversations": turns, **record}
     if "tools" in content:
@@ -129,14 +133,47 @@ def _sharegpt(content: Mapping[str, Any]) -> dict[str, Any] | None:
     return record
 
 
+def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]] | None:
+    """The turns as ShareGPT writes them; None where there is one that it does not know.
+
+    Ids of calls are not kept: what the calls brought stands behind them in their order.
+    """
+    turns: list[dict[str, str]] = []
+    open_calls: list[Any] = []
+    place = 0
+    while place < len(messages):
+        results = list(itertools.takewhile(lambda message: message["role"] == "tool", messages[place:]))
+        if results:
+            by_call = {message["tool_call_id"]: message for message in results}
+            answered = open_calls[: len(results)]
+            if set(by_call) != set(answered) or any(set(message) - _PLAIN != {"tool_call_id"} for message in results):
+                return None
+            turns += [{"from": "observation", "value": text_of(by_call[identity]["content"])} for identity in answered]
+            place += len(results)
+        else:
+            if (turn := _turn(messages[place])) is None:
+                return None
+            turns.append(turn)
+            open_calls = [call.get("id") for call in messages[place].get("tool_calls") or []]
+            place += 1
+    return turns
+
+
+def _call(function: Mapping[str, Any]) -> dict[str, Any]:
+    """A call with its arguments as an object, which is what trainers write out again; a text that is none stays."""
+    try:
+        arguments = orjson.loads(function["arguments"])
+    except orjson.JSONDecodeError:
+        arguments = None
+    return {"name": function["name"], "arguments": arguments if isinstance(arguments, dict) else function["arguments"]}
+
+
 def _turn(message: Mapping[str, Any]) -> dict[str, str] | None:
-    """One turn as ShareGPT writes it; names of calls are not kept, so their answers must follow them."""
+    """One turn of a speaker."""
     role, beside = message["role"], set(message) - _PLAIN
     if role == "assistant" and beside == {"tool_calls"} and message["tool_calls"] and not message["content"]:
-        calls = [call["function"] for call in message["tool_calls"]]
+        calls = [_call(call["function"]) for call in message["tool_calls"]]
         return {"from": "function_call", "value": orjson.dumps(calls if len(calls) > 1 else calls[0]).decode()}
-    if role == "tool" and beside == {"tool_call_id"}:
-        return {"from": "observation", "value": text_of(message["content"])}
     names = {"user": "human", "assistant": "gpt", "system": "system"}
     text = _text(message)
     return {"from": names[role], "value": text} if text is not None and role in names else None
