@@ -38,16 +38,21 @@ def parts_of(data: bytes, most: int) -> int:
             parts += 1
             if parts > most:
                 return parts
-            key, at = _number(data, at)
+            key = data[at]
+            at += 1
+            if key > 127:
+                key, at = _number(data, at - 1)
             kind = key & 7
             if kind == 2:
-                length, at = _number(data, at)
-                if at + length > end:
+                length = data[at] if at < end else 128
+                at += 1
+                if length > 127:  # one byte is the rule, and a call costs more than all else here
+                    length, at = _number(data, at - 1)
+                begin, at = at, at + length
+                if at > end:
                     raise ValueError("a field is longer than what it is in")
-                name = inside.get(key >> 3)
-                if name is not None and length:
-                    left.append((at, at + length, _MESSAGES[name]))
-                at += length
+                if length and (key >> 3) in inside:
+                    left.append((begin, at, _MESSAGES[inside[key >> 3]]))
             elif kind == 0:
                 _, at = _number(data, at)
             elif kind in _FIXED:
