@@ -24,6 +24,7 @@ from noria.store import Blobs, Completion, Database, Dataset, DatasetRow, Datase
 
 from ._specs import DatasetSource, FileContent, FileId, ResponsesSource, Source, StoredCompletions
 from .datasets._content import MAX_ROW_BYTES
+from .datasets._versions import held
 
 __all__ = ["SourceRow", "Sources", "digest_of_item", "whole_lines"]
 
@@ -255,11 +256,7 @@ def _between(query: Select[Any], column: Any, source: StoredCompletions | Respon
 
 def _dataset_rows(source: DatasetSource) -> Select[DatasetRow]:
     """The rows of a version, erased ones included, so that an erasure moves no other row."""
-    query = select(DatasetRow).where(
-        DatasetRow.dataset_id == source.dataset,
-        DatasetRow.added_in <= source.version,
-        or_(DatasetRow.removed_in.is_(None), DatasetRow.removed_in > source.version),
-    )
+    query = select(DatasetRow).where(DatasetRow.dataset_id == source.dataset, held(source.version or 0))
     if source.split is not None:
         query = query.where(DatasetRow.split == source.split)
     return query.order_by(_dataset_order(source))

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 import orjson
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 
 from noria.errors import Conflict, NotFound
 from noria.evals import FeedbackFilter
@@ -19,6 +19,7 @@ from noria.evals.datasets import (
     FeedbackPolicy,
     Fill,
     Format,
+    alive,
     input_key,
 )
 from noria.store import Database, Dataset, DatasetFinding, DatasetRow
@@ -95,11 +96,7 @@ class DatasetRows:
     async def _count_newer(self, dataset: Dataset, trained: int) -> int:
         """Rows of the head that the version trained on last had not."""
         query = select(func.count()).where(
-            DatasetRow.dataset_id == dataset.id,
-            DatasetRow.added_in > trained,
-            DatasetRow.added_in <= dataset.head,
-            or_(DatasetRow.removed_in.is_(None), DatasetRow.removed_in > dataset.head),
-            DatasetRow.erased_at.is_(None),
+            DatasetRow.dataset_id == dataset.id, DatasetRow.added_in > trained, alive(dataset.head)
         )
         async with self._database.read() as session:
             return int(await session.scalar(query) or 0)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, not_, select
+from sqlalchemy import and_, not_, select
 
 from noria.store import Database, DatasetRow
 
@@ -66,7 +66,7 @@ async def _only_in(database: Database, dataset_id: str, here: int, there: int) -
     last = 0
     while True:
         query = select(*ROW_COLUMNS).where(
-            DatasetRow.dataset_id == dataset_id, DatasetRow.ordinal > last, and_(alive(here), not_(_held(there)))
+            DatasetRow.dataset_id == dataset_id, DatasetRow.ordinal > last, and_(alive(here), not_(alive(there)))
         )
         async with database.read() as session:
             rows = (await session.execute(query.order_by(DatasetRow.ordinal).limit(_CHUNK))).all()
@@ -76,14 +76,6 @@ async def _only_in(database: Database, dataset_id: str, here: int, there: int) -
         if len(rows) < _CHUNK:
             return found
         last = rows[-1][0]
-
-
-def _held(version: int) -> ColumnElement[bool]:
-    """As `alive`, but never NULL, so that it can be negated."""
-    return and_(
-        DatasetRow.added_in <= version,
-        (DatasetRow.removed_in.is_(None)) | (DatasetRow.removed_in.is_not(None) & (DatasetRow.removed_in > version)),
-    )
 
 
 async def load_rows(database: Database, dataset_id: str, row_ids: Iterable[str]) -> dict[str, Row]:

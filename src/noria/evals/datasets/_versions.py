@@ -36,6 +36,7 @@ __all__ = [
     "chunks",
     "close_version",
     "count_rows",
+    "held",
     "read_rows",
     "row_sum",
     "tag_of",
@@ -95,13 +96,14 @@ def chunks(given: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     return (given[start : start + size] for start in range(0, len(given), size))
 
 
+def held(version: int) -> ColumnElement[bool]:
+    """The rows that a version held when it was made, those that were erased since included."""
+    return and_(DatasetRow.added_in <= version, or_(DatasetRow.removed_in.is_(None), DatasetRow.removed_in > version))
+
+
 def alive(version: int) -> ColumnElement[bool]:
-    """The rows that a version holds."""
-    return and_(
-        DatasetRow.added_in <= version,
-        or_(DatasetRow.removed_in.is_(None), DatasetRow.removed_in > version),
-        DatasetRow.erased_at.is_(None),
-    )
+    """The rows that a version holds. Never NULL, so that it can be negated."""
+    return and_(held(version), DatasetRow.erased_at.is_(None))
 
 
 def row_sum(row_id: str) -> int:
