@@ -38,10 +38,11 @@ def upload(on: Stage, name: str, rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, help="pairs to train on; default: all that are not held out")
-    parser.add_argument("--held-out", type=int, default=60)
-    parser.add_argument("--longest", type=int, default=4000, help="characters of a pair; longer ones are left out")
+    parser.add_argument("--held-out", type=int, default=40)
+    parser.add_argument("--longest", type=int, default=3000, help="characters of a pair; longer ones are left out")
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--label", default="default")
     options = parser.parse_args()
     rows = [row for pair in dpo_pairs() if len(json.dumps(row := line(pair))) <= options.longest]
@@ -53,7 +54,7 @@ def main() -> None:
             "model": MODEL,
             "training_file": upload(on, "train.jsonl", train),
             "validation_file": upload(on, "held-out.jsonl", held),
-            "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1, "n_epochs": 1, "batch_size": 8}}},
+            "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1, "n_epochs": options.epochs, "batch_size": 8}}},
             "suffix": "pairs",
             "noria": {"max_minutes": options.minutes, "lora_rank": 16, "learning_rate": options.learning_rate},
         }
