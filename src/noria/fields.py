@@ -14,7 +14,19 @@ from pydantic_core import PydanticCustomError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["RECORDED", "FewFaults", "JsonObjectFormat", "Many", "Metadata", "TextFormat", "faults", "shorten"]
+__all__ = [
+    "HINT",
+    "HINTS",
+    "RECORDED",
+    "FewFaults",
+    "JsonObjectFormat",
+    "Many",
+    "Metadata",
+    "TextFormat",
+    "faults",
+    "hints",
+    "shorten",
+]
 
 _Item = TypeVar("_Item")
 _MOST_FAULTS = 32
@@ -22,6 +34,11 @@ _SHOWN = 120
 
 RECORDED: dict[str, Any] = {"noria": "recorded"}
 """Marks a field that is kept with the trace and has no other effect; the docs' tables of fields read it."""
+
+HINT = "Also sent to the remote providers that take it."
+"""How the docs describe one of `HINTS`."""
+
+HINTS = ("prompt_cache_key", "prompt_cache_retention", "service_tier")
 
 Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 
@@ -51,6 +68,11 @@ def faults(error: ValidationError) -> Sequence[ErrorDetails]:
     if count <= _MOST_FAULTS:
         return error.errors(include_url=False)
     return [{"type": "too_many_faults", "loc": (), "msg": f"it has {count:,} faults", "input": None}]
+
+
+def hints(body: BaseModel) -> dict[str, Any]:
+    """What a provider that takes it is sent beside the body, and no other."""
+    return {name: value for name in HINTS if (value := getattr(body, name)) is not None}
 
 
 def shorten(value: Any) -> str:

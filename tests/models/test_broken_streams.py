@@ -77,3 +77,5 @@ def test_hints_reach_only_providers_that_take_them(server: NoriaServer, upstream
             client.put(f"/v1/noria/providers/{provider}/credential", json={"value": "sk-x"}).raise_for_status()
         ask(server, model=f"hinted-{provider}", **hints)
         assert {name: upstream.seen[-1].body[name] for name in hints if name in upstream.seen[-1].body} == taken
+        server.openai().responses.create(model=f"hinted-{provider}", input="hello", **hints)
+        assert {name: upstream.seen[-1].body[name] for name in hints if name in upstream.seen[-1].body} == taken

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +14,19 @@ import pytest
 
 from tests.conftest import NoriaServer, running_server
 from tests.models.conftest import remote
-from tests.models.upstream import ANSWER, Upstream, answer, chunk, encoded, failure, raw_stream, running_upstream, stream
+from tests.models.upstream import (
+    ANSWER,
+    Upstream,
+    answer,
+    chunk,
+    encoded,
+    failure,
+    good,
+    raw_stream,
+    running_upstream,
+    slow,
+    stream,
+)
 
 TOOL: Any = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}, "strict": False}
 USAGE: Any = ANSWER["usage"]
@@ -61,6 +75,22 @@ def post(server: NoriaServer, headers: dict[str, str] | None = None, **fields: A
         return client.post("/v1/responses", json={"model": "remote", "input": "hello", **fields}, headers=headers)
 
 
+def counted(server: NoriaServer, status: int) -> int:
+    """How many requests of the remote model ended so, by the counters."""
+    name = re.escape(f'noria_requests_total{{model="remote",route="/v1/responses",status="{status}"}}')
+    with server.client() as client:
+        found = re.search(rf"^{name} (\d+)", client.get("/metrics").text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def becomes(count: int, server: NoriaServer, status: int) -> bool:
+    """A request is counted a little after its last byte."""
+    deadline = time.monotonic() + 5
+    while counted(server, status) != count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return counted(server, status) == count
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +125,7 @@ def test_what_fails_in_the_middle_of_an_answer_is_an_error_too(server: NoriaServ
 
 def test_a_stream_that_fails_in_the_middle_says_so_and_is_counted_as_failed(server: NoriaServer, upstream: Upstream) -> None:
     upstream.plan(stream(chunk({"content": "well "}), end=False))
+    fine, failed = counted(server, 200), counted(server, 502)
     raw = server.openai().responses.with_raw_response.create(model="remote", input="hello", stream=True)
     last: Any = list(raw.parse())[-1]
     assert last.type == "response.failed"
@@ -102,6 +133,41 @@ def test_a_stream_that_fails_in_the_middle_says_so_and_is_counted_as_failed(serv
     with server.client() as client:
         trace = client.get(f"/v1/noria/traces/{raw.headers['x-noria-trace-id']}").json()
     assert trace["spans"][0]["status"] == "error"
+    assert becomes(failed + 1, server, 502)
+    assert counted(server, 200) == fine
+
+
+# --- a model that is slow to begin ------------------------------------------------------------------------------------
+
+
+def test_a_stream_tells_what_happens_while_the_model_is_silent(server: NoriaServer, upstream: Upstream, empty_store: str) -> None:
+    upstream.plan(slow(4.5, good))
+    begun = time.monotonic()
+    impatient = server.openai().with_options(timeout=3.5)
+    tools: Any = [search(empty_store), TOOL]  # with a function the model is asked even if nothing is found
+    events = impatient.responses.create(model="remote", input="hello", tools=tools, stream=True)
+    early = [next(events).type for _ in range(7)]
+    assert time.monotonic() - begun < 3.5
+    assert (early[0], early[-1]) == ("response.created", "response.output_item.done")
+    assert list(events)[-1].type == "response.completed"
+    assert len(upstream.seen) == 1
+
+
+def test_a_failure_after_a_long_silence_is_the_last_event(server: NoriaServer, upstream: Upstream) -> None:
+    upstream.plan(slow(2.5, failure(429, retry_after="90")))
+    before = counted(server, 429)
+    last: Any = list(ask(server, stream=True))[-1]
+    assert (last.type, last.response.error.code) == ("response.failed", "rate_limit_exceeded")
+    assert server.openai().responses.retrieve(last.response.id).status == "failed"
+    assert becomes(before + 1, server, 429)
+
+
+def test_a_client_that_leaves_while_the_model_is_silent_stops_it(server: NoriaServer, upstream: Upstream) -> None:
+    upstream.plan(slow(30, good))
+    body = {"model": "remote", "input": "hello", "stream": True}
+    with server.client() as client, client.stream("POST", "/v1/responses", json=body) as reply:
+        assert next(reply.iter_lines()) == "event: response.created"
+    assert upstream.seen[-1].gone.wait(5)
 
 
 # --- what a model decides ---------------------------------------------------------------------------------------------

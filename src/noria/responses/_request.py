@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from noria.errors import InvalidRequest
-from noria.fields import RECORDED, FewFaults, JsonObjectFormat, Many, Metadata, TextFormat
+from noria.fields import HINT, RECORDED, FewFaults, JsonObjectFormat, Many, Metadata, TextFormat
 from noria.messages import InputItem
 from noria.prompts import PromptReference
 from noria.tools import FileSearchTool, FunctionTool, NamedToolChoice
@@ -93,9 +93,9 @@ class ResponseRequest(_Strict, FewFaults):
     stream_options: ResponseStreamOptions | None = Field(default=None, json_schema_extra=RECORDED)
     user: str | None = Field(default=None, json_schema_extra=RECORDED)
     safety_identifier: str | None = Field(default=None, max_length=512, json_schema_extra=RECORDED)
-    prompt_cache_key: str | None = Field(default=None, json_schema_extra=RECORDED)
-    prompt_cache_retention: str | None = Field(default=None, json_schema_extra=RECORDED)
-    service_tier: str | None = Field(default=None, json_schema_extra=RECORDED)
+    prompt_cache_key: str | None = Field(default=None, description=HINT, json_schema_extra=RECORDED)
+    prompt_cache_retention: str | None = Field(default=None, description=HINT, json_schema_extra=RECORDED)
+    service_tier: str | None = Field(default=None, description=HINT, json_schema_extra=RECORDED)
     noria: NoriaOptions | None = Field(default=None, description="Beyond OpenAI's: how to answer from documents.")
 
     @property

@@ -1,13 +1,14 @@
 """The server-side loop of a response: history, search, model, citations, storage; as a stream of OpenAI's events.
 
 Whoever wants the object alone reads to the last event. What fails before the model has begun to answer is raised, with a status
-of its own; what fails after that is the `response.failed` event. Searching comes before the model is asked (small models
-choose tools badly); the answer is then written by the model, or quoted from the passages where the model's card says that it
-cannot.
+of its own; what fails after that, or later than the caller would wait for it, is the `response.failed` event. Searching comes
+before the model is asked (small models choose tools badly); the answer is then written by the model, or quoted from the passages
+where the model's card says that it cannot.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from opentelemetry import trace
 
 from noria.errors import ContextTooLong, InvalidRequest, NoriaError
+from noria.fields import hints
 from noria.knowledge import Knowledge, as_result
 from noria.messages import MessageItem, text_of, to_chat_messages
 from noria.models import Call, Hub, Observed, Resolved, Usage, sticky_key
@@ -49,20 +51,34 @@ class _Work:
     message: MessageDraft
     sticky: str | None
     told: list[Event] = field(default_factory=list[Event])
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever there is more to tell before the model's first word, or no more will come."""
     found: Found | None = None
     answer: Turn | Written = _NOTHING_YET
     error: NoriaError | None = None
+
+    def tell(self, *events: Event) -> None:
+        self.told += events
+        self.news.set()
 
 
 class Running:
     """A response under way. Read `events` to the end, then close it; close it in any case."""
 
-    def __init__(self, work: _Work, events: AsyncGenerator[Event, None]) -> None:
-        self._work, self.events = work, events
-        turn = work.answer if isinstance(work.answer, Turn) else None
-        self.model = turn.model if turn else work.resolved.card.id
-        self.observed = turn.observed if turn else Observed(Usage())
+    def __init__(self, work: _Work, beginning: asyncio.Task[None], events: AsyncGenerator[Event, None]) -> None:
+        self._work, self._beginning, self.events = work, beginning, events
+
+    @property
+    def model(self) -> str:
+        """Who answers, as far as is known."""
+        answer = self._work.answer
+        return answer.model if isinstance(answer, Turn) else self._work.resolved.card.id
+
+    @property
+    def observed(self) -> Observed:
         """Whole when the events have ended."""
+        answer = self._work.answer
+        return answer.observed if isinstance(answer, Turn) else Observed(Usage())
 
     @property
     def error(self) -> NoriaError | None:
@@ -70,6 +86,8 @@ class Running:
         return self._work.error
 
     async def aclose(self) -> None:
+        self._beginning.cancel()
+        await asyncio.gather(self._beginning, return_exceptions=True)
         try:
             await self.events.aclose()
         finally:
@@ -83,16 +101,31 @@ class Responder:
         self._hub, self._knowledge, self._prompts, self._timeout_s = hub, knowledge, prompts, timeout_s
         self._grounding = Grounding(knowledge)
 
-    async def begin(self, request: ResponseRequest, project_id: str) -> Running:
-        """Everything up to the model's first word; then the events tell it from the start. Raises NoriaError."""
+    async def begin(self, request: ResponseRequest, project_id: str, *, grace_s: float | None = None) -> Running:
+        """Everything up to the model's first word; then the events tell it from the start. Raises NoriaError.
+
+        What takes longer than `grace_s` the events tell while it happens, and its failure is the last of them.
+        """
         work = await self._work(request, project_id)
+        work.tell(*work.draft.start())
+        beginning = asyncio.create_task(self._begin(work))
+        beginning.add_done_callback(lambda _: work.news.set())
+        running = Running(work, beginning, self._events(work, beginning))
+        try:
+            await asyncio.wait({beginning}, timeout=grace_s)
+            if beginning.done():
+                await beginning
+        except BaseException:
+            await asyncio.shield(running.aclose())
+            raise
+        return running
+
+    async def _begin(self, work: _Work) -> None:
         tool = work.request.file_search
-        work.told += work.draft.start()
         if tool is not None and self._searches(work):
             await self._search(work, tool)
         else:
             work.answer = await self._ask(work, to_chat_messages(work.items))
-        return Running(work, self._events(work))
 
     async def _work(self, request: ResponseRequest, project_id: str) -> _Work:
         request.check()
@@ -126,10 +159,11 @@ class Responder:
             raise InvalidRequest("model is missing.", param="model", code="missing_required_parameter")
         return request, said
 
-    async def _events(self, work: _Work) -> AsyncGenerator[Event, None]:
-        for event in work.told:
+    async def _events(self, work: _Work, beginning: asyncio.Task[None]) -> AsyncGenerator[Event, None]:
+        async for event in _beginnings(work, beginning):
             yield event
         try:
+            await beginning
             if isinstance(work.answer, Turn):
                 async for event in self._say(work, work.answer):
                     yield event
@@ -176,13 +210,13 @@ class Responder:
         }
         index, added = draft.open_item(item)
         where = {"item_id": item["id"], "output_index": index}
-        work.told += [added, draft.event("response.file_search_call.in_progress", **where)]
-        work.told.append(draft.event("response.file_search_call.searching", **where))
+        work.tell(added, draft.event("response.file_search_call.in_progress", **where))
+        work.tell(draft.event("response.file_search_call.searching", **where))
         found = await self._grounding.search(work.project_id, tool, item["queries"][0])
         item["status"] = "completed"
         if request.includes("file_search_call.results"):
             item["results"] = [as_result(hit) for hit in found.hits]
-        work.told += [draft.event("response.file_search_call.completed", **where), draft.close_item(index)]
+        work.tell(draft.event("response.file_search_call.completed", **where), draft.close_item(index))
 
         card = work.resolved.card
         mode = "generate" if must_ask else await self._grounding.mode(found, card, wanted)
@@ -212,7 +246,9 @@ class Responder:
         refused: ContextTooLong | None = None
         for fewer in tried:
             body = chat_body(request, fewer, tools, choice)
-            call = Call("chat", body, timeout_s=self._timeout_s, sticky=work.sticky, project_id=work.project_id)
+            call = Call(
+                "chat", body, hints=hints(request), timeout_s=self._timeout_s, sticky=work.sticky, project_id=work.project_id
+            )
             try:
                 return await Turn.opened(work.resolved, call)
             except ContextTooLong as error:
@@ -240,6 +276,20 @@ class Responder:
         for index in sorted(turn.calls):
             for event in draft.function_call(turn.calls[index], incomplete=turn.is_cut(index)):
                 yield event
+
+
+async def _beginnings(work: _Work, beginning: asyncio.Task[None]) -> AsyncGenerator[Event, None]:
+    """What is told before the model's first word, as it comes."""
+    given = 0
+    while True:
+        done = beginning.done()
+        work.news.clear()
+        while given < len(work.told):
+            yield work.told[given]
+            given += 1
+        if done:
+            return
+        await work.news.wait()
 
 
 def _write(message: MessageDraft, written: Written) -> Iterator[Event]:

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from noria.access import Principal
 from noria.errors import InvalidRequest, UpstreamError
+from noria.fields import HINTS, hints
 from noria.messages import ChatMessage
 from noria.models import (
     Call,
@@ -49,11 +50,9 @@ __all__ = ["router"]
 
 router = new_router("Inference")
 
-# What a provider that takes it is sent, and no other.
-_HINTS = {"prompt_cache_key", "prompt_cache_retention", "service_tier"}
 # What Noria acts on or records itself; a model never sees these, but for the hints.
-_OWN = {"store", "metadata", "user", "safety_identifier", "modalities", *_HINTS}
-_OWN_IN_CHAT = {*_OWN, "prompt"}
+_OWN = {"store", "metadata", "user", "safety_identifier", "modalities"}
+_OWN_IN_CHAT = {*_OWN, "prompt", *HINTS}
 _MESSAGES: TypeAdapter[list[ChatMessage]] = TypeAdapter(list[ChatMessage])
 _PREFIX: dict[Operation, str] = {"chat": "chatcmpl-", "completion": "cmpl-", "embedding": ""}
 
@@ -74,10 +73,9 @@ async def create_chat_completion(body: ChatBody, request: Request, caller: Infer
             noria.database, caller.project_id, body.model_dump(exclude_unset=True, by_alias=True), body.metadata or {}
         )
     recorded = body.model_dump(exclude_unset=True, include=_OWN_IN_CHAT)
-    hints = {name: value for name, value in recorded.items() if name in _HINTS and value is not None}
     sticky = sticky_key(body.safety_identifier, body.user, body.metadata)
     user = body.safety_identifier or body.user
-    ask = _Ask("chat", body.model, forward, recorded, user, sticky, stored, headers, hints)
+    ask = _Ask("chat", body.model, forward, recorded, user, sticky, stored, headers, hints(body))
     return await _answer(ask, request, caller, noria)
 
 

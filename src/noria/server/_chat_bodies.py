@@ -11,15 +11,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 
-from noria.fields import RECORDED, FewFaults, JsonObjectFormat, Many, Metadata, TextFormat
+from noria.fields import HINT, RECORDED, FewFaults, JsonObjectFormat, Many, Metadata, TextFormat
 from noria.messages import ChatMessage
 from noria.prompts import PromptReference
 from noria.tools import ChatFunctionTool, ChatNamedToolChoice
 
 __all__ = ["RECORDED", "Body", "ChatBody", "CompletionBody", "EmbeddingBody", "Metadata"]
-
-
-_HINT = "Also sent to the remote providers that take it."
 
 
 class Body(FewFaults):
@@ -117,9 +114,9 @@ class ChatBody(_Sampling):
     store: bool | None = None
     metadata: Metadata | None = None
     safety_identifier: str | None = Field(default=None, max_length=512, json_schema_extra=RECORDED)
-    prompt_cache_key: str | None = Field(default=None, description=_HINT, json_schema_extra=RECORDED)
-    prompt_cache_retention: str | None = Field(default=None, description=_HINT, json_schema_extra=RECORDED)
-    service_tier: str | None = Field(default=None, description=_HINT, json_schema_extra=RECORDED)
+    prompt_cache_key: str | None = Field(default=None, description=HINT, json_schema_extra=RECORDED)
+    prompt_cache_retention: str | None = Field(default=None, description=HINT, json_schema_extra=RECORDED)
+    service_tier: str | None = Field(default=None, description=HINT, json_schema_extra=RECORDED)
 
 
 class CompletionBody(_Sampling):

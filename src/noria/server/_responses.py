@@ -18,13 +18,16 @@ from noria.tracing import attach_payload, semconv
 
 from ._deps import Data, Inference, NoriaDep, listing
 from ._routers import new_router
-from ._streams import EventStream, sse, while_connected
+from ._streams import EventStream, mark_failed, sse, while_connected
 
 __all__ = ["router"]
 
 router = new_router("Responses")
 
 _LAST = {"response.completed", "response.incomplete", "response.failed"}
+_GRACE_S = 2.0
+"""For so long a stream waits for the model's first word, so that what fails at once has a status of its own. A cold start or a
+long prompt takes longer, and clients that hear nothing give up and ask again."""
 
 
 @router.post("/v1/responses", summary="Create a response")
@@ -35,17 +38,17 @@ async def create_response(body: ResponseRequest, request: Request, caller: Infer
     running: Running | None = None
     try:
         async with while_connected(request):
-            running = await noria.responder.begin(body, caller.project_id)
+            running = await noria.responder.begin(body, caller.project_id, grace_s=_GRACE_S if body.stream else None)
     except BaseException:
         slot.leave()
         if running is not None:  # the client left just then
             await running.aclose()
         raise
     span.set_attribute(semconv.ROLLUP, True)  # its usage repeats what the model's call inside reports
-    request.scope["noria.model"], request.scope["noria.observed"] = running.model, running.observed
 
     async def close() -> None:
         slot.leave()
+        request.scope["noria.model"], request.scope["noria.observed"] = running.model, running.observed
         await running.aclose()
 
     if body.stream:
@@ -68,7 +71,7 @@ async def _pieces(running: Running, request: Request, span: Span) -> AsyncIterat
         if event["type"] in _LAST:
             attach_payload(span, output=event["response"])
             if (error := running.error) is not None:  # the status, sent long ago, says nothing of it
-                request.scope["noria.error"] = error.code or type(error).__name__
+                mark_failed(request.scope, error)
         yield sse(orjson.dumps(event), event["type"])
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from noria.errors import NoriaError, UpstreamError
 
@@ -21,6 +21,8 @@ from ._errors import error_bytes
 __all__ = ["EventStream", "mark_failed", "sse", "sse_error", "while_connected"]
 
 _log = logging.getLogger("noria.server")
+_SILENCE_S = 10.0
+_COMMENT: Message = {"type": "http.response.body", "body": b":\n\n", "more_body": True}
 
 
 def sse(data: bytes, event: str | None = None) -> bytes:
@@ -40,7 +42,8 @@ def mark_failed(scope: MutableMapping[str, Any], error: NoriaError) -> None:
 
 
 class EventStream(Response):
-    """An ASGI response: sends pieces as they come, stops when the client is gone, always calls `close`.
+    """An ASGI response: sends pieces (whole events) as they come, and comments while none comes; stops when the client is gone,
+    always calls `close`.
 
     Lighter than Starlette's StreamingResponse, which runs a task group for each stream; here one task waits for the client to
     leave while this one sends.
@@ -62,8 +65,10 @@ class EventStream(Response):
             async with _cancelled_when_gone(receive) as client:
                 await send({"type": "http.response.start", "status": 200, "headers": self._sent_headers})
                 try:
-                    async for piece in self._pieces:
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    with _Heartbeat(send) as heart:
+                        async for piece in self._pieces:
+                            await send({"type": "http.response.body", "body": piece, "more_body": True})
+                            heart.beat()
                 except NoriaError as error:
                     await self._fail(error, scope, send)
                 except Exception:
@@ -80,6 +85,43 @@ class EventStream(Response):
     async def _fail(error: NoriaError, scope: Scope, send: Send) -> None:
         mark_failed(scope, error)
         await send({"type": "http.response.body", "body": sse_error(error), "more_body": True})
+
+
+class _Heartbeat:
+    """A comment whenever nothing has been sent for a while: who waits, and who stands between, sees that the stream lives.
+
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes
+    """
+
+    __slots__ = ("_last", "_loop", "_send", "_task", "_timer")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        self.beat()
+        self._timer = self._loop.call_later(_SILENCE_S, self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def beat(self) -> None:
+        """Something was sent."""
+        self._last = self._loop.time()
+
+    def _look(self) -> None:
+        left = self._last + _SILENCE_S - self._loop.time()
+        if left <= 0:
+            if self._task is None or self._task.done():  # else the client does not read
+                self._task = asyncio.ensure_future(self._send(_COMMENT))
+            self.beat()
+            left = _SILENCE_S
+        self._timer = self._loop.call_later(left, self._look)
 
 
 class _cancelled_when_gone:  # as a generator it would cost three times as much a request
