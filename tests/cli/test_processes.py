@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from noria.cli._connection import console_login
+from noria.cli._prepare import print_banner
 from noria.cli._processes import Child, LogFile
+from noria.client import Announced
+from noria.settings import load
 from tests.conftest import running_server
 
 from .conftest import Run
@@ -147,6 +152,25 @@ def test_when_up_is_killed_its_server_goes_too(home: Path) -> None:
         process.kill()
         process.wait()
         wait_for(lambda: processes_of(home) == [])
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_owners_secret_is_shown_in_terminals_only(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    facts = {"url": "http://127.0.0.1:8421", "pid": os.getpid(), "token": "tok-of-owner"}
+    with running_server(tmp_path) as server:
+        (tmp_path / "run" / "console.json").write_text(json.dumps(facts))
+        second = run("up", "--home", tmp_path)
+    assert "Its console: http://127.0.0.1:8421" in second.stderr
+    assert "tok-of-owner" not in second.output
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    address = console_login(tmp_path, sys.stdout)
+    running = Announced(server.url, server.token, server.process.pid)
+    print_banner(load({"home": tmp_path}).settings, running, address, keys=True)
+    shown = capsys.readouterr().out
+    assert ("/enter?token=tok-of-owner" in shown) is terminal
+    assert ("Sign in there with an API key" in shown) is not terminal
 
 
 def test_a_taken_port_is_named(run: Run, tmp_path: Path) -> None:

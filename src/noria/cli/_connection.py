@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from noria.client import Announced, announced
 from noria.errors import ConfigurationError, NoriaError, Unavailable
@@ -72,12 +72,13 @@ def console_url(home: Path) -> str | None:
     return found.url if found is not None and _lives(found.pid) else None
 
 
-def console_login(home: Path) -> str | None:
-    """The console's address that signs its bearer in as the owner; needed once API keys exist."""
+def console_login(home: Path, out: TextIO) -> str | None:
+    """The console's address that signs its bearer in as the owner, needed once API keys exist; without that secret where `out` is
+    no terminal, for it would stay in a journal or a log."""
     found = announced(home / "run" / "console.json")
     if found is None or not _lives(found.pid):
         return None
-    return f"{found.url}/enter?token={found.token}" if found.token else found.url
+    return f"{found.url}/enter?token={found.token}" if found.token and out.isatty() else found.url
 
 
 def start_server(home: Path, options: Sequence[str], *, echo: bool = False) -> tuple[Announced, Child | None]:

@@ -73,7 +73,7 @@ def run_up(options: UpOptions) -> None:
             warming.join(0.1)
             _check([child])
         keys = api.get("/v1/noria/status")["keys_required"]
-        address = (console_login if keys else console_url)(settings.home)
+        address = console_login(settings.home, sys.stdout) if keys else console_url(settings.home)
         print_banner(settings, running, address, keys=keys)
         _try(lambda: index_docs(api), child)
         _watch([child, *([console] if console else [])])
@@ -103,7 +103,7 @@ def _server(settings: Settings, options: UpOptions, stack: contextlib.ExitStack)
 
 def _runs_already(home: Path, other: Announced) -> NoriaError:
     where = f"{other.url}/v1 (process {other.pid})"
-    console = console_login(home)
+    console = console_login(home, sys.stderr)
     shown = f" Its console: {console}" if console else ""
     return Conflict(
         f"Noria runs already on {home}: {where}.{shown}", hint="Use it, stop it, or start a second one with --home DIR --port N."

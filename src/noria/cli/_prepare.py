@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -132,6 +133,8 @@ def _banner(settings: Settings, url: str, console: str | None, *, keys: bool) ->
     yield ""
     yield f"  API       {url}/v1"
     yield f"  Console   {console or 'not running'}"
+    if console and keys and not sys.stdout.isatty():
+        yield "  Sign in there with an API key; the owner's own address is shown by `noria up` in a terminal of this machine."
     if not settings.loopback and not keys:
         yield "  Until an API key exists, only this machine is served: noria keys create NAME"
     yield ""
