@@ -37,11 +37,13 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     home = tmp_path_factory.mktemp("home")
-    state = {"keys": False}
+    state = {"keys": False, "slow": False}
     app = FastAPI()
 
     @app.get("/v1/noria/status")
     async def status(request: Request) -> JSONResponse:
+        if state["slow"]:
+            await asyncio.sleep(6)
         if state["keys"] and request.headers.get("authorization") not in ("Bearer owner", "Bearer sk-noria-mine"):
             return JSONResponse({"error": {"message": "No key.", "type": "authentication_error", "code": "invalid_api_key"}}, 401)
         return JSONResponse({"keys_required": state["keys"]})
@@ -106,6 +108,19 @@ def test_once_keys_exist_the_console_lends_its_rights_only_to_who_holds_its_addr
         cookie = next(header for header in entered.headers.get_list("set-cookie"))
         assert "httponly" in cookie.lower()
         assert "samesite=strict" in cookie.lower()
+
+
+def test_a_slow_api_leaves_the_console_standing(place: Place) -> None:
+    place.state.update(keys=True, slow=True)
+    try:
+        with place.browser() as visitor, place.browser() as proxied:
+            shown = visitor.get("/settings")
+            assert shown.status_code == 200
+            assert "nav-link" in shown.text
+            assert leads_to_sign_in(proxied.get("/settings", headers={"via": "1.1 proxy"}))
+            assert visitor.get("/sign-in").status_code == 200
+    finally:
+        place.state["slow"] = False
 
 
 @pytest.mark.parametrize("keys", [False, True])

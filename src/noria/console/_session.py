@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -20,6 +21,9 @@ from noria.console.texts import Texts, choose_language
 from noria.errors import AuthenticationFailed, NoriaError
 
 __all__ = ["Backend", "Session"]
+
+_ADMISSION_S = 1.5  # NiceGUI gives a page 3 s to be built, and answers with a bare 500 after that
+_ENTER_S = 10.0
 
 
 @dataclass
@@ -83,13 +87,21 @@ class Session:
         return owners if visitors.is_owner(self._grant) else None
 
     async def admitted(self) -> bool:
-        """Whether this visitor may see pages: all but the API's refusal counts, which pages tell better."""
+        """Whether this visitor may see pages: all but the API's refusal counts, which pages tell better.
+
+        Nothing is lent here: while the API is away or slow, each page still asks it, as this visitor.
+        """
         try:
-            await self.api.get("/v1/noria/status")
+            self.api.endpoint()  # refuses those who have no key to ask with
+            if self.backend.reachable:
+                async with asyncio.timeout(_ADMISSION_S):
+                    await self.api.get("/v1/noria/status")
         except AuthenticationFailed:
             return False
+        except TimeoutError:
+            self.backend.reachable = False  # until the API's health is looked at next
         except NoriaError:
-            return True
+            pass
         return True
 
     async def sign_in(self, key: str) -> str:
@@ -112,7 +124,8 @@ class Session:
             return
         self._grant = self.backend.visitors.admit(None)
         ticket = self.backend.visitors.ticket(self._grant)
-        await ui.run_javascript(f"fetch('/enter?token={ticket}').then(answer => answer.ok)")
+        with suppress(TimeoutError):  # a slow browser asks for it all the same
+            await ui.run_javascript(f"fetch('/enter?token={ticket}').then(answer => answer.ok)", timeout=_ENTER_S)
 
     def sign_out(self) -> None:
         self.backend.visitors.dismiss(self._grant)

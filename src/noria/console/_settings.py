@@ -121,9 +121,9 @@ def _create(session: Session, reload: Reload) -> None:
                 body["requests_per_minute"] = int(rate.value)
             with session.reporting():
                 issued = await session.api.post("/v1/noria/keys", body)
-                await session.stay_owner()
                 made.close()
-                _show_secret(session, issued)
+                _show_secret(session, issued)  # first of all: it is shown this once
+                await session.stay_owner()
                 await reload()
 
         with box("dialog-actions"):
