@@ -51,6 +51,15 @@ def test_a_url_that_is_none_and_input_that_is_no_text_are_said_so(run: Run, scri
     assert "Traceback" not in result.output and not isinstance(result.exception, OSError)
 
 
+def test_what_the_output_cannot_show_is_no_fault_of_the_input(scripted: Scripted) -> None:
+    chunk = {"choices": [{"delta": {"content": "caf\u00e9 \u6c34"}, "finish_reason": "stop"}]}
+    scripted.on("POST", "/v1/chat/completions", stream_of(chunk) + b"data: [DONE]\n\n")
+    command = [sys.executable, "-m", "noria.cli", "chat", "small", "-m", "Hi", "--url", scripted.url]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, b"caf? ?"), done.stderr
+
+
 def test_nothing_that_a_model_says_commands_the_terminal(scripted: Scripted) -> None:
     said = "a\x1b]0;title\x07b\u009b2Jc\td"
     chunk = {"choices": [{"delta": {"content": said}, "finish_reason": "stop"}]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 
 import pytest
 from hypothesis import given
@@ -72,6 +73,20 @@ def test_what_is_shown_on_a_terminal_keeps_its_colours_and_loses_others(monkeypa
     assert "\x1b[2m" in screen.getvalue()  # its own style
     for foreign in ("\x1b[31m", "\x9b", "\x1b[2J"):
         assert foreign not in screen.getvalue()
+
+
+def test_line_ends_of_other_systems_are_line_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout", screen)
+    with harmless_streams():
+        for piece in ("one\r\ntwo\r", "\nthr\ree\r", "", "\r", "\n", "end\r"):
+            print(piece, end="", flush=True)
+        streamed = Rewritable(sys.stdout, live=True)
+        for piece in ("a\r", "\nb"):
+            streamed.write(piece)
+        streamed.replace("a\r\nb")
+    assert screen.getvalue() == "one\ntwo\nthr\ufffdee\nenda\nb\n\ufffd"
 
 
 def test_citations_are_numbered_as_the_server_says_and_marked_once() -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -77,6 +78,7 @@ def command(
         def run(**given: Any) -> None:
             common = {key: given.pop(f"noria_{key}") for key in shared}
             _target.set(replace(_target.get(), **{key: value for key, value in common.items() if value}))
+            _take_any_text(sys.stdout, sys.stderr)
             with harmless_streams():
                 _guarded(function, given)
 
@@ -85,6 +87,13 @@ def command(
         return function
 
     return register
+
+
+def _take_any_text(*streams: TextIO) -> None:
+    """What a terminal's or a pipe's encoding lacks is shown as `?`: it is no fault of what was given."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _guarded(function: Callable[..., None], given: dict[str, Any]) -> None:

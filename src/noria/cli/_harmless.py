@@ -6,17 +6,37 @@ An escape sequence can set the window's title, fill the clipboard or hide lines.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Generator
 from typing import Any, TextIO
 
-__all__ = ["HarmlessStream", "harmless", "harmless_streams"]
+__all__ = ["HarmlessPieces", "HarmlessStream", "harmless", "harmless_streams"]
 
+_LINE_END = re.compile(r"\r+\n")
 _CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\ufffd")  # C0, DEL and C1 but for tab and new line
 
 
 def harmless(text: str) -> str:
-    return text.translate(_CONTROLS)
+    return _LINE_END.sub("\n", text).translate(_CONTROLS)
+
+
+class HarmlessPieces:
+    """`harmless` for a text that comes in pieces: a carriage return waits for what follows it."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        whole = self._held + piece
+        known = whole.rstrip("\r")
+        self._held = whole[len(known) :]
+        return harmless(known)
+
+    def end(self) -> str:
+        """What was held back and had nothing behind it."""
+        held, self._held = self._held, ""
+        return harmless(held)
 
 
 class HarmlessStream:
@@ -25,10 +45,15 @@ class HarmlessStream:
 
     def __init__(self, stream: TextIO) -> None:
         self.rich_proxied_file = stream
+        self._pieces = HarmlessPieces()
 
     def write(self, text: str) -> int:
-        self.rich_proxied_file.write(harmless(text))
+        self.rich_proxied_file.write(self._pieces.feed(text))
         return len(text)
+
+    def end(self) -> None:
+        """Nothing more will be written."""
+        self.rich_proxied_file.write(self._pieces.end())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
@@ -42,4 +67,8 @@ def harmless_streams() -> Generator[None, None, None]:
     try:
         yield
     finally:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, HarmlessStream):
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    stream.end()
         sys.stdout, sys.stderr = kept

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from rich.cells import get_character_cell_size
 
-from ._harmless import harmless
+from ._harmless import HarmlessPieces, harmless
 
 __all__ = ["Rewritable", "rows_of"]
 
@@ -18,9 +18,10 @@ class Rewritable:
     def __init__(self, stream: TextIO, *, live: bool) -> None:
         self._stream: TextIO = getattr(stream, "rich_proxied_file", stream)
         self._live, self._text = live, ""
+        self._pieces = HarmlessPieces()
 
     def write(self, piece: str) -> None:
-        piece = harmless(piece) if self._live else piece
+        piece = self._pieces.feed(piece) if self._live else piece
         self._text += piece
         if self._live:
             self._stream.write(piece)
