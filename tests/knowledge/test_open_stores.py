@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
-from noria.errors import NotFound, Unavailable
-from noria.knowledge import Block, Document, _open_stores, pgvector_vectors
+from noria.errors import DatabaseUnavailable, NotFound, Unavailable
+from noria.knowledge import Block, Document, _ingest, _knowledge, _open_stores, pgvector_vectors
 from noria.knowledge._ingest import Ingestor
 from noria.knowledge._open_stores import OpenStores
 from noria.knowledge._unused_blobs import _NAMES
@@ -111,11 +112,52 @@ async def test_a_removal_that_fails_does_not_stop_the_search(shelf: Shelf, monke
     with monkeypatch.context() as patch:
         patch.setattr(TantivyTextIndex, "remove", full)
         await shelf.knowledge.remove_file(row)
-        found = await shelf.found(store, "wheel number")
-        assert len(found) == 10
-        assert set(found) <= set(NEW)
+        compared = 0
+        compare = OpenStores._compare
+
+        async def counted(*given: Any) -> None:
+            nonlocal compared
+            compared += 1
+            await compare(*given)
+
+        patch.setattr(OpenStores, "_compare", counted)
+        for _ in range(3):
+            found = await shelf.found(store, "wheel number")
+            assert len(found) == 10
+            assert set(found) <= set(NEW)
+        assert compared == 0, "it is not tried again with every search"
+    async with shelf.indexes.use(store.id) as opened:
+        opened.leftovers_at_s = 0.0
     await shelf.found(store, "wheel")
     assert await held(shelf, store) == (20, 20)
+
+
+@pytest.mark.parametrize("what", ["zero", "nan", "short"])
+async def test_a_passage_without_a_usable_vector_leaves_the_others_to_be_found(shelf: Shelf, what: str) -> None:
+    store = await shelf.store()
+    await shelf.put(store, OLD[:5])
+    row = await shelf.put(store, NEW[:5])
+    bad = {"zero": np.zeros(64), "nan": np.full(64, np.nan), "short": np.ones(3)}[what].astype("<f4").tobytes()
+    async with shelf.database.write() as session:
+        one = select(StoredPassage.id).where(StoredPassage.file_ordinal == row.ordinal).limit(1).scalar_subquery()
+        await session.execute(update(StoredPassage).where(StoredPassage.id == one).values(vector=bad))
+    assert len(await shelf.found(store, "wheel number", k=20)) == 10
+    assert await held(shelf, store) == (9, 10)
+
+
+async def test_a_file_that_changes_and_keeps_its_size_is_saved(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_open_stores, "_SAVE_AFTER_S", 0.0)
+    store = await shelf.store()
+    row = await shelf.put(store, OLD[:20])
+    await shelf.found(store, "wheel")
+    async with shelf.indexes.use(store.id) as opened:
+        if opened.saver is not None:
+            await opened.saver
+        async with shelf.database.write() as session:
+            await session.execute(delete(StoredPassage).where(StoredPassage.file_ordinal == row.ordinal))
+        saver = opened.saver
+        await shelf.switch(row, NEW)
+        assert opened.saver is not saver
 
 
 async def test_attributes_of_a_file_put_in_again_count_at_once(shelf: Shelf) -> None:
@@ -310,3 +352,66 @@ async def test_texts_that_no_row_names_are_released(shelf: Shelf) -> None:
     assert await ingested("first") == {first}
     assert await ingested("second") == {second}, "the text before it stays"
     assert await ingested("third", cancel) == {second}, "the text of what was cancelled stays"
+
+
+async def test_what_cannot_be_released_is_found_and_forgotten_all_the_same(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await shelf.store()
+    upload = await shelf.blobs.put(b"the upload")
+    file_id = await shelf.upload()
+    async with shelf.database.write() as session:
+        (await session.get_one(File, file_id)).sha256 = upload.sha256
+    assert await shelf.found(store, "wheel") == []  # it is open
+
+    async def refused(*_: Any) -> None:
+        raise DatabaseUnavailable("The database does not answer.")
+
+    (row,), _ = await shelf.knowledge.stores.attach(store, [{"file_id": file_id}])
+    reading: Any = Reading("the wheel", None)
+    ingestor = Ingestor(shelf.database, shelf.blobs, WordEmbedder(), reading, shelf.indexes.reconcile)
+    with monkeypatch.context() as patch:
+        patch.setattr(_ingest, "release", refused)
+        with pytest.raises(DatabaseUnavailable):
+            await ingestor.run(reading, {"ordinals": [row.ordinal]})
+    assert await shelf.found(store, "wheel") == ["the wheel"]
+    monkeypatch.setattr(_knowledge, "release", refused)
+    with pytest.raises(DatabaseUnavailable):
+        await shelf.knowledge.remove_file(row)
+    assert await held(shelf, store) == (0, 0)
+    with pytest.raises(DatabaseUnavailable):
+        await shelf.knowledge.delete(store)
+    assert not (shelf.folder / "indexes" / store.id).exists()
+
+
+async def test_a_file_that_an_earlier_attempt_completed_is_found(shelf: Shelf) -> None:
+    store = await shelf.store()
+    row = await shelf.put(store, OLD[:1])
+    assert await shelf.found(store, "wheel") == OLD[:1]
+    told: list[Any] = []
+
+    async def on_switch(*given: Any) -> None:
+        told.append(given)
+
+    reading: Any = Reading("", None)
+    await Ingestor(shelf.database, shelf.blobs, WordEmbedder(), reading, on_switch).run(reading, {"ordinals": [row.ordinal]})
+    assert told == [(store.id, [row.ordinal])]
+
+
+async def test_a_file_without_a_usable_vector_fails_and_says_so(shelf: Shelf) -> None:
+    class Broken(WordEmbedder):
+        async def embed(self, texts: list[str], *, model: str, kind: str) -> Any:
+            return np.full((len(texts), 64), np.nan, np.float32)
+
+    store = await shelf.store()
+    upload = await shelf.blobs.put(b"the upload")
+    file_id = await shelf.upload()
+    async with shelf.database.write() as session:
+        (await session.get_one(File, file_id)).sha256 = upload.sha256
+    (row,), _ = await shelf.knowledge.stores.attach(store, [{"file_id": file_id}])
+    reading: Any = Reading("the wheel", None)
+    await Ingestor(shelf.database, shelf.blobs, Broken(), reading, shelf.indexes.reconcile).run(
+        reading, {"ordinals": [row.ordinal]}
+    )
+    async with shelf.database.read() as session:
+        failed = await session.get_one(StoreFile, row.ordinal)
+    assert failed.status == "failed"
+    assert "no usable vector" in (failed.error_message or "")

@@ -37,6 +37,7 @@ from ._document import Document
 from ._extractor import ExtractorPool
 from ._split import Chunking, CountTokens, Passage, split
 from ._unused_blobs import release
+from .index import is_usable
 
 __all__ = ["Embedder", "Ingestor", "Vectors"]
 
@@ -99,6 +100,8 @@ class Ingestor:
                 async with self._database.read() as session:
                     row = await session.get(StoreFile, ordinal)
                     file = await session.get(File, row.file_id) if row is not None else None
+                if row is not None and row.status == "completed":  # by an attempt that may have ended before it said so
+                    await self._on_switch(row.store_id, [row.ordinal])
                 if row is None or file is None or row.status != "in_progress":
                     continue
                 await context.progress(number, len(ordinals), "files", file=file.filename, failed=failed)
@@ -188,12 +191,13 @@ class Ingestor:
             )
             share = (len(kept) + min(start + _BATCH, len(todo))) / len(passages)
             await context.progress(number + share, total, "files", file=file.filename)
-        async with self._blobs.references:  # until the row names the text, nobody may take it for unused
-            text = await self._blobs.put(document.text.encode())
-            switched = await self._switch(row, generation, text.sha256)
-            # The text before this one; or this one, where the file was taken away.
-            await release(self._database, self._blobs, {row.text_sha256, text.sha256})
-        if switched:
+        try:
+            async with self._blobs.references:  # until the row names the text, nobody may take it for unused
+                text = await self._blobs.put(document.text.encode())
+                await self._switch(row, generation, text.sha256)
+                # The text before this one; or this one, where the file was taken away.
+                await release(self._database, self._blobs, {row.text_sha256, text.sha256})
+        finally:  # whatever failed, it may have been committed before
             await self._on_switch(row.store_id, [row.ordinal])
         return len(passages)
 
@@ -252,7 +256,7 @@ class Ingestor:
             StoredPassage.store_id == store.id, StoredPassage.sha256.in_({passage.hash for passage in passages})
         )
         async with self._database.read() as session:
-            found = {row.sha256: row.vector for row in await session.execute(query)}
+            found = {row.sha256: row.vector for row in await session.execute(query) if is_usable(row.vector, store.dimensions)}
         missing = {passage.hash: passage.text_to_embed for passage in passages if passage.hash not in found}
         if missing:
             vectors = await self._embedder.embed(list(missing.values()), model=store.embedding_model, kind="passage")
@@ -261,27 +265,33 @@ class Ingestor:
                     f"{store.embedding_model} gave vectors of {vectors.shape[1]} dimensions, the store has {store.dimensions}.",
                     hint="The model behind the name has changed: make a new store.",
                 )
-            found |= {sha256: vector.astype("<f4").tobytes() for sha256, vector in zip(missing, vectors, strict=True)}
+            fresh = {sha256: vector.astype("<f4").tobytes() for sha256, vector in zip(missing, vectors, strict=True)}
+            for sha256, vector in fresh.items():
+                if not is_usable(vector, store.dimensions):
+                    raise InvalidRequest(
+                        f"{store.embedding_model} gave no usable vector (zero or not finite) for {missing[sha256][:60]!r}.",
+                        hint="Search needs a vector of each passage: try another embedding model, or take the passage out.",
+                    )
+            found |= fresh
         return found
 
-    async def _switch(self, row: StoreFile, generation: int, text_sha256: str) -> bool:
-        """Makes the new generation live and the old one gone, at once for every reader; False where that is not wanted now."""
+    async def _switch(self, row: StoreFile, generation: int, text_sha256: str) -> None:
+        """Makes the new generation live and the old one gone, at once for every reader; neither where that is not wanted now."""
         of_file = StoredPassage.file_ordinal == row.ordinal
         async with self._database.write() as session:
             live = await session.get(StoreFile, row.ordinal)
             if live is None:  # taken out of the store meanwhile
                 await session.execute(delete(StoredPassage).where(of_file))
-                return False
+                return
             if live.status != "in_progress" or live.chunking != row.chunking:  # cancelled, or put in otherwise
                 await _sweep(session, live)
-                return False
+                return
             live.generation, live.status = generation, "completed"
             await _sweep(session, live)
             live.text_sha256 = text_sha256
             rows = await session.execute(select(StoredPassage.text, func.length(StoredPassage.vector)).where(of_file))
             sizes = [len(text.encode()) + length for text, length in rows]
             live.num_passages, live.usage_bytes = len(sizes), sum(sizes)
-        return True
 
 
 async def _sweep(session: AsyncSession, row: StoreFile) -> None:

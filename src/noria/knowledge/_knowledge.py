@@ -113,9 +113,11 @@ class Knowledge:
 
     async def remove_file(self, row: StoreFile) -> None:
         """Takes a file out of a store; its passages are gone for every search that starts after this."""
-        async with self._blobs.references:
-            await release(self._database, self._blobs, {await self.stores.detach(row)})
-        await self._indexes.reconcile(row.store_id, [row.ordinal])
+        try:
+            async with self._blobs.references:
+                await release(self._database, self._blobs, {await self.stores.detach(row)})
+        finally:  # whatever failed, it may have been taken out before
+            await self._indexes.reconcile(row.store_id, [row.ordinal])
 
     async def forget_unused(self, file_id: str) -> bool:
         """Deletes an uploaded file that no store has any more; whether it did."""
@@ -128,13 +130,13 @@ class Knowledge:
         return sha256 is not None
 
     async def delete(self, store: VectorStore) -> None:
-        async with self._blobs.references:
+        async with contextlib.AsyncExitStack() as afterwards, self._blobs.references:
             async with self._database.read() as session:
                 query = select(StoreFile.text_sha256).where(StoreFile.store_id == store.id).distinct()
                 texts = set(await session.scalars(query))
             await self.stores.delete(store)
+            afterwards.push_async_callback(self._indexes.drop, store.id)  # also where the texts cannot be released
             await release(self._database, self._blobs, texts)
-        await self._indexes.drop(store.id)
 
     async def forget_file(self, file: File) -> None:
         """Deletes an uploaded file, from every store too; the blob goes when nothing else needs it."""

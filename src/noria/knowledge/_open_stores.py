@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import shutil
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +29,14 @@ from noria.store import Database, File, StoredPassage, StoreFile, VectorStore
 from ._filters import FileAttributes
 from ._kept_vectors import KeptVectors, OpenVectors
 from ._search import HybridSearch
-from .index import Ints, RebuildNeeded, TantivyTextIndex
+from .index import Ints, RebuildNeeded, TantivyTextIndex, is_usable
 
 __all__ = ["NamedFile", "OpenStore", "OpenStores"]
 
 _log = logging.getLogger("noria.knowledge")
 _T = TypeVar("_T")
 _SAVE_AFTER_S = 5.0
+_LEFTOVERS_AFTER_S, _LEFTOVERS_MOST_S = 5.0, 600.0
 _MOST_OPEN = 32  # each holds two descriptors, and its vectors in memory
 _READ_ROWS = 2000
 _SQL_BATCH = 400
@@ -68,6 +71,7 @@ class OpenStore:
 
     vectors: KeptVectors
     texts: TantivyTextIndex
+    dimensions: int
     hybrid: HybridSearch
     files: _Files = field(default_factory=_Files)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -75,8 +79,16 @@ class OpenStore:
     dirty: bool = False
     behind: bool = False
     """Something could not be brought in; the next search compares everything first."""
+    leftovers_at_s: float = math.inf
+    """When what could not be taken out is tried again, on the monotonic clock; a search goes on without that."""
+    leftovers_wait_s: float = 0.0
     users: int = 0
     unused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether everything is to be compared before the next search."""
+        return self.behind or time.monotonic() >= self.leftovers_at_s
 
     def enter(self) -> None:
         self.users += 1
@@ -99,7 +111,7 @@ class OpenStores:
     async def use(self, store_id: str) -> AsyncGenerator[OpenStore, None]:
         """A store's indexes, in step with its rows. Raises NotFound when the store is gone."""
         opened = self._open.get(store_id)
-        if opened is None or opened.behind:
+        if opened is None or opened.is_due:
             opened = await self._finished(self._enter(store_id), OpenStore.leave)
         else:
             opened.enter()
@@ -165,9 +177,9 @@ class OpenStores:
             opened.enter()
         try:
             await self._make_room()
-            if opened.behind:
+            if opened.is_due:
                 async with opened.lock:
-                    if opened.behind:  # nobody was quicker
+                    if opened.is_due:  # nobody was quicker
                         await self._compare(store_id, opened)
         except BaseException:
             opened.leave()
@@ -255,13 +267,18 @@ class OpenStores:
         await self._add(opened, np.setdiff1d(live, vectors), np.setdiff1d(live, texts))
         if ordinals is None:
             opened.behind = False
+            opened.leftovers_at_s = math.inf
         try:
             await asyncio.to_thread(_remove, opened, np.setdiff1d(vectors, live), np.setdiff1d(texts, live))
         except NoriaError:
             # They never come out of a search, so it can go on.
-            opened.behind = True
+            opened.leftovers_wait_s = min(max(_LEFTOVERS_AFTER_S, 2 * opened.leftovers_wait_s), _LEFTOVERS_MOST_S)
+            opened.leftovers_at_s = time.monotonic() + opened.leftovers_wait_s
             _log.warning("The index of %s still holds what was removed", store_id, exc_info=True)
-        if vectors.size != live.size or texts.size != live.size or np.setxor1d(vectors, texts).size:
+        else:
+            if ordinals is None:
+                opened.leftovers_wait_s = 0.0
+        if np.setxor1d(vectors, live).size or np.setxor1d(texts, live).size:
             self._save_soon(opened)
 
     async def _live(self, store_id: str, ordinals: Sequence[int] | None) -> Ints:
@@ -314,7 +331,7 @@ def _open_indexes(store: VectorStore, folder: Path, open_vectors: OpenVectors) -
     except BaseException:
         vectors.close()
         raise
-    return OpenStore(vectors, texts, HybridSearch(vectors, texts))
+    return OpenStore(vectors, texts, store.dimensions, HybridSearch(vectors, texts))
 
 
 def _anew_if_torn(open_one: Callable[[], _T], folder: Path) -> _T:
@@ -326,9 +343,13 @@ def _anew_if_torn(open_one: Callable[[], _T], folder: Path) -> _T:
 
 
 def _add(opened: OpenStore, rows: Sequence[StoredPassage], to_vectors: Ints, to_texts: Ints) -> None:
-    for index_ids, put in ((to_vectors, _add_vectors), (to_texts, _add_texts)):
+    usable = [row for row in rows if is_usable(row.vector, opened.dimensions)]
+    if len(usable) < len(rows):
+        strange = len(rows) - len(usable)
+        _log.warning("%s passages of %s have no usable vector: words alone find them", strange, rows[0].store_id)
+    for index_ids, given, put in ((to_vectors, usable, _add_vectors), (to_texts, rows, _add_texts)):
         wanted = set(index_ids.tolist())
-        if chosen := [row for row in rows if row.id in wanted]:
+        if chosen := [row for row in given if row.id in wanted]:
             ids = np.array([row.id for row in chosen], np.int64)
             put(opened, ids, np.array([row.file_ordinal for row in chosen], np.int64), chosen)
 

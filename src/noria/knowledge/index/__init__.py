@@ -9,6 +9,7 @@ from noria.knowledge.index._contract import (
     RebuildNeeded,
     TextIndex,
     VectorIndex,
+    is_usable,
 )
 from noria.knowledge.index._faiss import FaissVectorIndex
 from noria.knowledge.index._pgvector import PgVectorIndex
@@ -28,6 +29,7 @@ __all__ = [
     "TextIndex",
     "VectorIndex",
     "index_terms",
+    "is_usable",
     "matched_words",
     "query_terms",
     "segment",

@@ -120,6 +120,14 @@ class TextIndex(Protocol):
         ...
 
 
+def is_usable(vector: bytes, dimensions: int) -> bool:
+    """Whether an index takes a stored vector (little-endian float32): of its length, not zero, finite."""
+    if len(vector) != 4 * dimensions:
+        return False
+    length = float(np.linalg.norm(np.frombuffer(vector, dtype="<f4")))
+    return 0 < length < np.inf
+
+
 def unit_vectors(vectors: Floats, dimensions: int) -> Floats:
     """A contiguous float32 copy, each row of length 1. Raises InvalidRequest for a wrong shape, zero, NaN or infinity."""
     rows = np.array(vectors, dtype=np.float32, ndmin=2, order="C")
