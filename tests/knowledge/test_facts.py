@@ -101,3 +101,53 @@ def test_long_runs_take_no_time_and_are_no_error(text: str) -> None:
     run = text * (20_000 // len(text))
     cite(f"Zhang{run}5 million {run}万。", [source(f"Water {run}turns.")])
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage"),
+    [
+        ("Holiday allowance is 25 days a year.", "Staff get 25 days of annual leave a year as allowance."),
+        ("Manager approval is needed for travel.", "Travel needs the approval of your superior."),
+        ("Car parking is free for guests.", "Guests may use the parking for free."),
+        ("Lunch costs 4 euros in the canteen.", "The canteen serves meals that cost 4 euros."),
+        ("Doctor certificates are needed after three days.", "After three days of absence medical certificates are needed."),
+        ("Employee passwords expire after 90 days.", "Passwords expire after 90 days."),
+        ("Password resets are done by the help desk in Bonn.", "The help desk in Bonn does resets."),
+        ("Password length is 12 characters.", "At Acme Ltd the minimum length is 12 characters."),
+        ("There are four steps to install it.", "The steps to install it: download it, check, unpack and run it on 2 machines."),
+    ],
+)  # fmt: skip
+def test_words_that_begin_sentences_and_counts_of_ones_own_are_no_inventions(answer: str, passage: str) -> None:
+    assert cite(answer, [source(passage)]).unsupported == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage"),
+    [
+        ("Einstein discovered radium.", "Marie Curie discovered radium."),
+        ("Einstein discovered radium.", "Curie discovered radium in Paris."),
+        ("Einstein discovered radium.", "In Paris, Curie discovered radium."),
+        ("VX200 pumps lift 30 litres.", "The ML100 pumps lift 30 litres."),
+        ("There are four steps to install it.", "There are three large steps to install it on 2 machines."),
+        ("安装分为四个步骤。", "安装分为三个步骤，用时2小时。"),
+    ],
+)
+def test_other_names_and_other_counts_of_the_same_are_told(answer: str, passage: str) -> None:
+    assert cite(answer, [source(passage)]).citations == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage"),
+    [
+        ("顾客可在30天内退货。", "消费者可在30天内退货。"),
+        ("许可的期限为5年。", "授权的期限为5年。"),
+        ("雷达的探测距离为20公里。", "设备的探测距离为20公里。"),
+        ("毛利的比例为30%。", "利润的比例为30%。"),
+        ("顾问每周来公司2天。", "专家每周来公司2天。"),
+        ("白名单每月更新一次。", "可信地址每月更新一次。"),
+        ("熊猫每天吃竹子12小时。", "它们每天吃竹子12小时。"),
+        ("安装分为四个步骤。", "安装分为下载2个文件、解压和运行等步骤。"),
+    ],
+)
+def test_chinese_words_that_look_like_people_and_counts_of_ones_own(answer: str, passage: str) -> None:
+    assert cite(answer, [source(passage)]).unsupported == ()

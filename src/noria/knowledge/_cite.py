@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from noria.knowledge._answer import Source, passage_sentences
-from noria.knowledge._facts import Facts, facts_of, holds_names, is_numeral, numbers_in
+from noria.knowledge._facts import Facts, counts_otherwise, facts_of, holds_names, is_numeral, numbers_in
 from noria.knowledge._search import Hit, PassageText
 from noria.knowledge.index import index_terms, query_terms
 
@@ -118,9 +118,5 @@ def _best_stretch(text: str, terms: set[str], facts: Facts) -> tuple[int, int, f
 
 
 def _holds_numbers(stretch: str, facts: Facts) -> bool:
-    """A count ("two reasons") may be the answer's own, unless the stretch counts otherwise."""
-    there = numbers_in(stretch)
-    if not facts.numbers <= there:
-        return False
-    own = facts_of(stretch)
-    return facts.counts <= there or (own.numbers | own.counts) <= facts.numbers | facts.counts
+    """A count ("two reasons") may be the answer's own, unless the stretch gives another number of the same."""
+    return facts.numbers <= numbers_in(stretch) and not counts_otherwise(stretch, facts)

@@ -13,16 +13,20 @@ from functools import lru_cache
 from noria.knowledge._sentences import sentence_spans
 from noria.knowledge.index import index_terms
 
-__all__ = ["Facts", "facts_of", "holds_names", "is_numeral", "numbers_in"]
+__all__ = ["Facts", "counts_otherwise", "facts_of", "holds_names", "is_numeral", "numbers_in"]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`numbers` must be in what supports the sentence; `counts` (two reasons, 三个) only where other numbers are in it."""
+    """`numbers` must be in what supports the sentence; `counts` (two reasons, 三个) may be its own, see `counts_otherwise`."""
 
     numbers: frozenset[str]
     counts: frozenset[str]
+    counted: frozenset[tuple[str, str]]
+    """Its numbers with the words near that they may be numbers of."""
     names: tuple[str, ...]
+    openers: tuple[tuple[str, str], ...]
+    """Words that begin the sentence and may be names or not, each with the word after it."""
     places: tuple[str, ...]
     """Chinese names of people, places and organisations."""
 
@@ -33,7 +37,9 @@ def facts_of(sentence: str) -> Facts:
     numbers, counts = set(_digits(text)), set[str]()
     for value, exact in (*_english(text), *_chinese(text)):
         (numbers if exact else counts).add(value)
-    return Facts(frozenset(numbers), frozenset(counts), tuple(_names(sentence)), tuple(_chinese_names(sentence)))
+    names, openers = _names(sentence)
+    people = tuple(_chinese_names(sentence))
+    return Facts(frozenset(numbers), frozenset(counts), _counted(sentence), tuple(names), tuple(openers), people)
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------------
@@ -198,9 +204,59 @@ def _han_value(run: str) -> int:
     return total + section + digit
 
 
+# --- counts ---------------------------------------------------------------------------------------------------------------
+
+_COUNTED_WORDS = re.compile(r"[\s-]+((?:[^\W\d_][\w'’]*[\s-]*){1,6})")
+_HAN_MEASURED = re.compile("([个人名位次种条项件台家座辆所篇章节页年月周天级层步])?([\u4e00-\u9fff]{2})?")
+_MEASURES_OF_ITSELF = "人次章节页年月周天级层步"
+
+
+def counts_otherwise(stretch: str, facts: Facts) -> bool:
+    """Whether the stretch gives another number of what the sentence counts."""
+    missing = facts.counts - numbers_in(stretch)
+    if not missing:
+        return False
+    there = {noun for _, noun in _counted(stretch)}
+    return any(value in missing and noun in there for value, noun in facts.counted)
+
+
+@lru_cache(maxsize=2048)
+def _counted(text: str) -> frozenset[tuple[str, str]]:
+    """Numbers with the words that follow them, one pair a word: two for `two of its large plants`, its nouns and what is near."""
+    text = text.translate(_WIDE)
+    places = [(match.group(), match.end()) for match in _NUMBER.finditer(text)]
+    places += [(str(_english_value(match.group())), match.end()) for match in _ENGLISH.finditer(text)]
+    places += [
+        (str(_EVERY_ORDINAL[match.group().lower()]), match.end())
+        for match in _WORD.finditer(text)
+        if match.group().lower() in _EVERY_ORDINAL
+    ]
+    found: set[tuple[str, str]] = set()
+    for value, end in places:
+        if words := _COUNTED_WORDS.match(text, end):
+            nouns = [
+                term for word in words.group(1).split() if not _ENGLISH.fullmatch(word) for term in sorted(index_terms(word))
+            ]
+            found |= {(value, noun) for noun in nouns[:2]}
+    places += [(str(_han_value(match.group()[:_MOST_DIGITS])), match.end()) for match in _HAN_NUMBER.finditer(text)]
+    for value, end in places:
+        measured = _HAN_MEASURED.match(text, end)
+        assert measured is not None
+        measure, noun = measured.groups()
+        if measure and measure in _MEASURES_OF_ITSELF and not (measure == "年" and len(value) == 4):
+            found.add((value, measure))
+        if measure and noun:
+            found.add((value, noun))
+    return frozenset(found)
+
+
 # --- names ----------------------------------------------------------------------------------------------------------------
 
 _CAPITAL = re.compile(r"(?<![^\W_])[^\W\d_][\w'’-]*")
+_AFTER = re.compile(r"[ \t]+([^\W\d_A-Z][\w'’-]*)")
+_SUBJECT = re.compile(r"(?<![\w'’-])((?:[A-ZÀ-ÖØ-Þ][\w'’-]*[ \t]+){1,4})([a-zß-öø-ÿ][\w'’-]*)")
+_SENTENCE_END = '.!?:;\n"“'
+_DID = frozenset("was were wrote won made built led ran began became took gave sold bought found sent taught drew grew".split())  # noqa: SIM905
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff]+")
 _MAY_BEGIN_AFTER = frozenset(':：\n"“「(（*•–—-')
 # Words that begin sentences, and endings that names rarely have: at the beginning of a sentence a capital says nothing.
@@ -250,6 +306,26 @@ _SURNAMES = frozenset(
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林高罗郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范金石廖贾夏"
     "韦付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严覃武戴莫孔向汤张劉陳楊黃趙吳孫馬羅鄭許韓馮鄧蕭蔣葉蘇呂盧鐘譚陸賈"
 )
+# What the dictionary takes for people's names.
+_ORDINARY = frozenset(
+    """
+    武功 王朝 陆军 雷达 武林 胡同 顾问 王爷 王公 白雪 高峰 石英 高潮 顾客 胡子 王府 叶子 谢谢 白领 孙子 范畴 周转 高明
+    陈述 马匹 胡说 林立 王子 白宫 向阳 黎明 陈列 金刚 高僧 许可 朱红 杜绝 白莲 石狮 史诗 谢恩 白白 胡闹 高悬 马背 毛巾
+    白布 张开 金石 周密 马夫 陈设 高薪 石林 白发 金黄 林子 林木 杨柳 胡涂 石柱 杜鹃 张贴 周旋 白云 田园 高耸 孔雀 秦王
+    王宫 龙王 杜仲 朱砂 史实 张嘴 张口 田野 熊掌 李子 雷声 钱财 万世 白银 卢布 卢比 陈旧 严正 高昂 孔道 金光 顾忌 高超
+    胡椒 张罗 徐徐 高雅 高坡 白旗 金山 熊猫 钟声 陶醉 汪洋 任凭 张扬 高喊 周全 毛发 白昼 罗汉 王侯 王道 雷霆 张望 许诺
+    白痴 王妃 王后 史前 马鞭 王权 黄牛 孙女 马鞍 于今 石阶 唐诗 马刀 周详 雷雨 熊熊 苏醒 白玉 金秋 朱雀 马虎 罗盘 白羊
+    王族 梁柱 钟楼 钱粮 高招 马尾 毛驴 陶冶 黄蜂 方正 丁香 武斗 何曾 杨树 孔径 史官 高阁 叶柄 白鹤 周折 马儿 黄铜 侯爵
+    毛竹 严令 马屁 何谓 陈年 钟爱 贺喜 龙虾 何干 白净 雷同 金玉 马达 付诸 范文 宋词 胡来 白桦 石洞 白虎 王法 马驹 胡琴
+    万幸 高粱 贺卡 莫测 白沙 王冠 武侠 雷射 严冬 胡桃 白米 汤圆 毛利 顾盼 杜撰 谢幕 武夫 高升 林荫 孙儿 白吃 王储 杨梅
+    张狂 马棚 高攀 黎民 唐突 马甲 白塔 白兔 汤水 贺信 胡言 白熊 高清 陶俑 曾祖 白搭 高阶 白送 陈腐 罗致 林海 叶脉 贺礼
+    王座 孔洞 余裕 陈词 任满 马帮 白鹭 余光 黄绿 陈迹 余弦 余震 余波 余辉 余晖 余生 余怒 黄叶 黄米 石竹 严师 戴孝 谢顶
+    谢礼 周正 白菊 白木 钱柜 韩元 韩文 胡杨 杨桃 姜汤 姜汁 姜丝 姜黄 汤汁 汤头 汤勺 唐装 史志 史评 贺年 贺岁 贺词
+    黄金周 胡萝卜 金字塔 石英砂 金刚石 金元宝 杜鹃花 高尔夫 雷阵雨 叶绿素 叶绿体 高中生 段时间 龙井茶 石狮子 白花花
+    高岭土 武昌鱼 陆海空 白玉兰 马尾松 高高的
+    """.split()  # noqa: SIM905
+)
+_ORDINARY_ENDING = "单表证率性者区色费额品度型器卡值员部室件款项税量"
 _PEOPLE, _PLACES = frozenset({"nr", "nrt", "nrfg"}), frozenset({"ns", "nt"})
 _AFTER_NAME = "于在为和与是说有的及被由则将曾"
 _OF_PLACE = "市省县区国州镇人"
@@ -260,6 +336,9 @@ def holds_names(passage: str, facts: Facts) -> bool:
     if facts.names:
         terms = _terms_of(passage)
         if not all(_is_there(name, terms) for name in facts.names):
+            return False
+    for word, after in facts.openers:
+        if _another_does(passage, after, {word, *facts.names}) and not _is_there(word, _terms_of(passage)):
             return False
     return all(
         name in passage or (len(name) > 2 and name[-1] in _AFTER_NAME + _OF_PLACE and name[:-1] in passage)
@@ -281,11 +360,27 @@ def _is_there(name: str, terms: frozenset[str]) -> bool:
     return True
 
 
-def _names(sentence: str) -> list[str]:
-    """Words with a capital, those apart that may merely begin a sentence."""
+def _another_does(passage: str, after: str, own: set[str]) -> bool:
+    """Whether the passage says the word of somebody or something with another name: `Marie Curie` discovered."""
+    wanted = index_terms(after) or {after.lower()}
+    for match in _SUBJECT.finditer(passage):
+        name, verb = match.group(1).split(), match.group(2)
+        if not own.isdisjoint(name) or not wanted & (index_terms(verb) or {verb.lower()}):
+            continue
+        last = name[-1].lower()
+        first = not passage[: match.start()].rstrip(" \t") or passage[: match.start()].rstrip(" \t")[-1] in _SENTENCE_END
+        plain = last in _OPENERS or _COMMON_ENDING.search(last) is not None
+        if len(name) > 1 or not first or (not plain and (verb.endswith("ed") or verb in _DID)):
+            return True
+    return False
+
+
+def _names(sentence: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Words with a capital, those apart that may merely begin a sentence; of these, those that may be names all the same."""
     text = _HAN.sub(lambda run: " " * len(run.group()), sentence)
     beginnings = {start for start, _ in sentence_spans(text)}
     names: list[str] = []
+    openers: list[tuple[str, str]] = []
     for match in _CAPITAL.finditer(text):
         word = match.group().removesuffix("'s").removesuffix("’s")
         if not word[0].isupper() or word == "I" or (len(word) == 1 and text[match.end() : match.end() + 1] == "."):
@@ -299,8 +394,12 @@ def _names(sentence: str) -> list[str]:
         plain = lowered in _OPENERS or lowered in _WORDS or _COMMON_ENDING.search(lowered) is not None or len(lowered) == 1
         if lowered in _EVERY_ORDINAL or lowered in _SMALL or (first and plain and not word.isupper()):
             continue
+        after = _AFTER.match(text, match.end())
+        if first and len(word) > 1 and not word.isupper() and not any(character.isdigit() for character in word) and after:
+            openers.append((word, after.group(1)))
+            continue
         names.append(word)
-    return names
+    return names, openers
 
 
 def _chinese_names(sentence: str) -> list[str]:
@@ -313,5 +412,12 @@ def _chinese_names(sentence: str) -> list[str]:
         for word, kind in rjieba.tag(sentence)
         if len(word) > 1
         and "\u4e00" <= word[0] <= "\u9fff"
-        and (kind in _PLACES or (kind in _PEOPLE and (kind != "nr" or (word[0] in _SURNAMES and len(word) <= 4))))
+        and (kind in _PLACES or (kind in _PEOPLE and _may_be_a_person(word, kind)))
     ]
+
+
+def _may_be_a_person(word: str, kind: str) -> bool:
+    """The dictionary takes words that begin like a surname for people: 顾客, 许可, 白名单."""
+    if word in _ORDINARY or (len(word) > 2 and word[-1] in _ORDINARY_ENDING):
+        return False
+    return kind != "nr" or (word[0] in _SURNAMES and len(word) <= 3)
