@@ -249,6 +249,25 @@ async def test_what_the_database_always_refuses_is_given_up(tmp_path: Path, monk
         assert (ended.status, ended.error) == ("failed", "The database does not answer.")
 
 
+@pytest.mark.parametrize("code", ["disk_full", "database_busy"])
+async def test_a_job_that_fills_the_disk_itself_says_so_and_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr("noria.jobs._jobs.waits_s", lambda: itertools.repeat(0.001))
+    monkeypatch.setattr("noria.jobs._jobs._LONG_S", 0.0 if code == "disk_full" else 300.0)
+    seen: list[Any] = []
+
+    async def work(context: JobContext, _: Any) -> None:
+        seen.append((await jobs.get(context.id)).detail.get("waiting"))
+        raise DatabaseUnavailable("The disk of the database is full.", code=code)
+
+    async with opened(tmp_path, work=work) as (jobs, _):
+        ended = await jobs.wait((await jobs.start("work", "x", {})).id, timeout_s=20)
+        assert (ended.status, ended.error) == ("failed", "The disk of the database is full.")
+        assert ended.detail.get("waiting") is None
+    assert seen == [None, *["The disk of the database is full."] * 19]
+
+
 @pytest.mark.parametrize("how", ["cancel", "stop"])
 async def test_a_job_that_waits_for_the_database_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr("noria.jobs._jobs.waits_s", lambda: itertools.repeat(60.0))

@@ -273,7 +273,8 @@ class Jobs:
     async def _carry_out(self, kind: str, context: JobContext, arguments: Mapping[str, Any]) -> None:
         """Runs a job again for as long as the database is away, as the next start of the server would.
 
-        What the database refuses though it answers (a statement that always takes too long) is given up in the end.
+        What the database refuses though it takes a small write (a statement that always takes too long, rows that fill its
+        disk each time) is given up in the end.
         """
         refusals, waits, told = 0, waits_s(), False
         while True:
@@ -283,25 +284,27 @@ class Jobs:
             except DatabaseUnavailable as error:
                 if context.stopped and not context.cancelled:  # the server ends, and waits for this
                     raise asyncio.CancelledError from error
-                if time.monotonic() - begun > _LONG_S:
+                if time.monotonic() - begun > _LONG_S and error.code != "disk_full":  # which a long job may do itself
                     refusals, waits = 0, waits_s()
-                refusals += error.code == "database_unavailable" and await self._answers()
-                if refusals == _MOST_REFUSALS:
-                    raise
-                wait_s = next(waits)
-                _log.warning("The job %s (%s) is run again in %s s: %s", context.id, kind, wait_s, error)
+                failure, wait_s = error, next(waits)
             try:
+                refusals += await self._says_why_it_waits(context, failure)
+                if refusals == _MOST_REFUSALS:
+                    raise failure
+                _log.warning("The job %s (%s) is run again in %s s: %s", context.id, kind, wait_s, failure)
                 await asyncio.sleep(wait_s)
             except asyncio.CancelledError:
                 if told or not context.cancelled:
                     raise
                 told = True  # run once more, it finds at its first look that it is cancelled, and cleans up
 
-    async def _answers(self) -> bool:
+    async def _says_why_it_waits(self, context: JobContext, failure: DatabaseUnavailable) -> bool:
+        """Whether the database takes so small a write; the next progress, or the job's end, takes it back."""
         try:
-            await self._database.ping()
+            await self.update(context.id, detail={"waiting": str(failure)})
         except DatabaseUnavailable:
             return False
+        context.untold = {**context.untold, "detail": {**context.untold.get("detail", {}), "waiting": None}}
         return True
 
     async def _end(self, context: JobContext, status: str, error: str | None = None) -> None:
