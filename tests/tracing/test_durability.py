@@ -211,6 +211,18 @@ def test_the_writer_outlives_what_it_cannot_handle(open_tracing: Open, monkeypat
     assert (tracing.health().written, tracing.health().error) == (1, None)
 
 
+async def test_senders_are_heard_again_after_what_it_cannot_handle(open_tracing: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracing = open_tracing()
+    body = otlp(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("noria.tracing._batch.write", lambda *_, **__: 1 / 0)
+        with pytest.raises(Unavailable):
+            await tracing.ingest_otlp(body, PROTOBUF, None)
+    assert tracing.health().error is not None
+    assert (await tracing.ingest_otlp(body, PROTOBUF, None)).accepted == 1
+    assert tracing.health().error is None
+
+
 def test_two_servers_write_to_one_store(open_tracing: Open) -> None:
     one, two = open_tracing(), open_tracing()
     for i in range(50):

@@ -186,15 +186,25 @@ def test_any_json_is_spans_or_a_400(value: Any) -> None:
         (ExportTraceServiceRequest(resource_spans=[{"scope_spans": [{"spans": [{}] * 20_001}]}]).SerializeToString(), PROTOBUF),
         (b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + b"{}," * 20_000 + b"{}]}]}]}", JSON),
         (b'{"resourceSpans":[' + b'{"scopeSpans":[{"spans":[{},{}]}]},' * 10_000 + b'{"scopeSpans":[{"spans":[{}]}]}]}', JSON),
-        (b" " * 2_000_000, JSON),
     ],
-    ids=["protobuf", "json", "json groups", "json bytes"],
+    ids=["protobuf", "json", "json groups"],
 )
 async def test_a_small_body_is_not_made_very_many_spans(tracing: Tracing, body: bytes, kind: str) -> None:
     packed = gzip.compress(body)
     assert len(packed) < 20_000
     with pytest.raises(PayloadTooLarge):
         await tracing.ingest_otlp(packed, kind, "gzip")
+
+
+async def test_spans_that_share_a_long_prompt_are_taken_however_well_they_pack(tracing: Tracing) -> None:
+    body = request(40)
+    prompt = "You are a careful assistant. " * 3000
+    for span in body.resource_spans[0].scope_spans[0].spans:
+        attribute = span.attributes.add()
+        attribute.key, attribute.value.string_value = "gen_ai.system_instructions", prompt
+    packed = gzip.compress(body.SerializeToString())
+    assert len(body.SerializeToString()) > 150 * len(packed)
+    assert (await tracing.ingest_otlp(packed, PROTOBUF, "gzip")).accepted == 40
 
 
 def test_parts_are_counted_without_making_them() -> None:

@@ -32,7 +32,6 @@ _MAX_TIME_NS = 2**62
 _MAX_DEPTH = 32
 _MAX_WITH_ANSWER = 64  # spans
 _MAX_SPANS = 20_000  # of a request: two bytes can be a span, and each takes a kilobyte here
-_MAX_RATIO, _ANY_RATIO_BYTES = 100, 2**20  # spans are packed to a tenth; what shrinks to a hundredth is none of value
 _MAX_PARTS = 1_000_000  # fields and messages of a request, which take half a kilobyte each at most
 _LARGE_BYTES = 2**20  # what is larger is measured first, and read one at a time
 _READING, _WAITING = 2, 64  # requests being read, and those with the ones that wait for it
@@ -336,7 +335,6 @@ def _decompressed(body: bytes, encoding: str | None, limit: int) -> bytes:
             f"Content encoding {encoding!r} is not understood.", param="Content-Encoding",
             code="unsupported_encoding", hint="Send gzip or no encoding.",
         )  # fmt: skip
-    limit = min(limit, max(_ANY_RATIO_BYTES, _MAX_RATIO * len(body)))
     # At most one byte over the limit is ever unpacked, however much a small body promises.
     unpacker = zlib.decompressobj(wbits=47)
     try:

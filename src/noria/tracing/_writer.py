@@ -151,7 +151,7 @@ class SpanWriter:
         request = _Request(len(records))
         request.stored.set_running_or_notify_cancel()  # whoever stops waiting for it does not cancel it
         with self._changed:
-            if self._error is not None:
+            if self._error is not None and self._group is not None:  # what was given up is tried no more, so the next may be
                 raise _unwritable(self._error)
             if self._closing or self._fill() >= 1.0:
                 raise _full()
