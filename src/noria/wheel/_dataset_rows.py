@@ -6,6 +6,7 @@ Whatever it is asked again after a crash comes to the same: rows are known by th
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -20,7 +21,8 @@ from noria.evals.datasets import (
     Fill,
     Format,
     alive,
-    input_key,
+    input_media,
+    split_key,
 )
 from noria.store import Database, Dataset, DatasetFinding, DatasetRow
 
@@ -140,14 +142,14 @@ class DatasetRows:
         if not (tested := await self._tested(project_id, spec)):
             return []
         rows = self._datasets.rows(collected.dataset_id, collected.version, project_id=project_id)
-        return [row.row_id async for row in rows if row.split != "test" and input_key(row.content["messages"]) in tested]
+        return [row.row_id async for row in rows if row.split != "test" and _asked(row.content["messages"]) in tested]
 
-    async def _tested(self, project_id: str, spec: WheelSpec) -> set[str]:
+    async def _tested(self, project_id: str, spec: WheelSpec) -> set[tuple[str, str]]:
         if spec.gate.dataset is None:
             return set()
         split: Any = spec.gate.split
         rows = self._datasets.rows(spec.gate.dataset, None, split, project_id=project_id)
-        return {input_key(row.content["messages"]) async for row in rows}
+        return {_asked(row.content["messages"]) async for row in rows}
 
     # --- split --------------------------------------------------------------------------------------------------------
 
@@ -183,6 +185,11 @@ class DatasetRows:
         dataset = await self._datasets.get(name, project_id)
         if dataset.head == 0:
             raise NotFound(f"The dataset {name!r} is empty.", param="gate.dataset", hint="Add rows first.")
+
+
+def _asked(messages: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Equal for questions of the same words about the same images, sounds and files."""
+    return split_key(messages), input_media(messages)
 
 
 def _is_usable(content: dict[str, Any], spec: WheelSpec) -> bool:

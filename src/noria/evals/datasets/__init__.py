@@ -5,7 +5,7 @@ that none crosses from test to train in a later version; versions never change, 
 """
 
 from ._collect import Collector, CompletionFilter, Expect, FeedbackPolicy, judge
-from ._content import NewRow, Source, Split, answer_key, check_content, input_key, row_id_of, split_of
+from ._content import NewRow, Source, Split, answer_key, check_content, input_media, row_id_of, split_key, split_of
 from ._curation import KINDS, CurationPolicy, FindingKind
 from ._datasets import Datasets
 from ._diff import Change, Diff, load_rows
@@ -57,7 +57,7 @@ __all__ = [
     "check_content",
     "chunks",
     "exported_files",
-    "input_key",
+    "input_media",
     "judge",
     "list_rows",
     "load_rows",
@@ -65,6 +65,7 @@ __all__ = [
     "read_record",
     "read_rows_of",
     "row_id_of",
+    "split_key",
     "split_of",
     "to_record",
 ]

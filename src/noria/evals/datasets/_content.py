@@ -29,10 +29,10 @@ __all__ = [
     "check_content",
     "conversation_key",
     "fold",
-    "input_key",
     "input_media",
     "last_user_text",
     "row_id_of",
+    "split_key",
     "split_of",
 ]
 
@@ -146,21 +146,19 @@ def _with_media(said: str, messages: Sequence[Mapping[str, Any]]) -> str:
     return f"{said}\0{media}" if media else said
 
 
-def input_key(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Equal for rows that ask the same, of the same images, whatever they answer: rows of one key never lie in two splits."""
-    return _with_media(fold(last_user_text(messages)), _asked(messages))
-
-
 def input_media(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What `input_key` knows of images, sounds and files."""
+    """The key of the images, sounds and files that are asked about; empty where there are none."""
     return _media_key(_asked(messages))
 
 
-def _split_key(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Coarser than `input_key`, without any punctuation or symbols. It never changes, or rows would cross from test to train."""
+def split_key(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Equal for rows whose questions have the same words, whatever they answer: rows of one key never lie in two splits.
+
+    Without punctuation, symbols, images, sounds and files. It never changes, or rows would cross from test to train.
+    """
     asked = last_user_text(messages)
     words = _NOT_WORDS.sub(" ", unicodedata.normalize("NFKC", asked).casefold()).strip()
-    return _with_media(words or asked.strip(), _asked(messages))
+    return words or asked.strip()
 
 
 def conversation_key(content: Mapping[str, Any]) -> str:
@@ -195,7 +193,7 @@ def answer_key(message: Mapping[str, Any] | None) -> str | None:
 
 def split_of(content: Mapping[str, Any], validation_share: float, test_share: float) -> Split:
     """The split of a row, decided by its input alone: it is the same in every version and for every answer."""
-    digest = hashlib.sha256(b"noria split\0" + _split_key(content["messages"]).encode()).digest()
+    digest = hashlib.sha256(b"noria split\0" + split_key(content["messages"]).encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < test_share:
         return "test"

@@ -232,7 +232,8 @@ def _unlike_any(word: str) -> bool:
 
 
 def _near(rows: Sequence[Digest], threshold: float) -> Iterator[Finding]:
-    """Inputs that are nearly the same: duplicates where the answers are too, leakage where the splits differ."""
+    """Inputs that are nearly the same: leakage where the splits differ, whatever is answered; duplicates where the answers are
+    equal."""
     kinds: defaultdict[str, dict[str, list[Digest]]] = defaultdict(dict)
     for row in rows:
         kinds[row.media].setdefault(row.input, []).append(row)
@@ -243,18 +244,11 @@ def _near(rows: Sequence[Digest], threshold: float) -> Iterator[Finding]:
         for cluster, similarity in near_groups(texts, threshold) if len(texts) > 1 else ():
             detail = {"input": by_input[texts[cluster[0]]][0].shown, "similarity": round(similarity, 3)}
             members = [row for place in cluster for row in by_input[texts[place]]]
-            for same in _groups(members, lambda row: row.answer):
-                if len({row.input for row in same}) > 1:
-                    yield from _alike(same, detail)
-
-
-def _alike(rows: Sequence[Digest], detail: dict[str, Any]) -> Iterator[Finding]:
-    """Of rows whose inputs are nearly the same, and their answers the same."""
-    yield from _leaks(rows, detail)
-    for same in _groups(rows, lambda row: row.split):
-        if len({row.input for row in same}) > 1:  # else they are exact duplicates, or differ in what came before the question
-            ids = [row.row_id for row in same]
-            yield Finding("near_duplicate", ids, [row.row_id for row in same if row.input != same[0].input], detail)
+            yield from _leaks(members, detail)
+            for same in _groups(members, lambda row: (row.answer, row.split)):
+                if len({row.input for row in same}) > 1:  # else exact duplicates, or other in what came before the question
+                    ids = [row.row_id for row in same]
+                    yield Finding("near_duplicate", ids, [row.row_id for row in same if row.input != same[0].input], detail)
 
 
 def _leaks(members: Sequence[Digest], detail: Mapping[str, Any]) -> Iterator[Finding]:
