@@ -31,6 +31,7 @@ _FRAME_SAMPLE = 200
 _MOST = 0.6
 # The least change, a character more, takes away four runs of Latin letters or two of Chinese.
 _LACKING = 2
+_FEW = 6  # texts, too few to show a template surely
 # Odd multipliers permute the 32-bit hashes; the terms make the permutations differ near 0.
 _random = np.random.default_rng(1)
 _MULTIPLIERS = _random.integers(0, 2**31, _NUM_HASHES, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -106,21 +107,32 @@ def _frame(texts: Sequence[str]) -> _Hashes | None:
 
 def near_groups(texts: Sequence[str], threshold: float) -> Iterator[tuple[list[int], float]]:
     """The places of texts that are nearly the same, each group with the least similarity found in it."""
-    pending = [(list(range(len(texts))), _common(texts), False)]
+    common = _common(texts)
+    pending, frames = [(list(range(len(texts))), common, False)], common
+    few: list[tuple[list[int], float]] = []
     while pending:
-        places, common, unframed = pending.pop()
-        pairs = near_pairs(signatures([texts[place] for place in places], common), threshold)
-        least: dict[int, float] = {}
-        for left, _, similarity in pairs:
-            least[left] = min(similarity, least.get(left, 1.0))
-        for cluster in clusters(pairs):
-            own = [places[place] for place in cluster]
+        places, known, unframed = pending.pop()
+        for own, similarity in _alike(texts, places, known, threshold):
             again = unframed and len(own) == len(places)
             frame = None if again or len(own) < 3 else _frame([texts[place] for place in own])
-            if frame is None:
-                yield own, min(least.get(place, 1.0) for place in cluster)
+            if frame is not None:
+                frames = np.union1d(frames, frame)
+                pending.append((own, np.union1d(known, frame), True))
+            elif len(own) < _FEW:
+                few.append((own, similarity))
             else:
-                pending.append((own, np.union1d(common, frame), True))
+                yield own, similarity
+    for own, similarity in few:  # they show no template, but may be of one that others showed
+        yield from [(own, similarity)] if frames.size == common.size else _alike(texts, own, frames, threshold)
+
+
+def _alike(texts: Sequence[str], places: list[int], common: _Hashes, threshold: float) -> Iterator[tuple[list[int], float]]:
+    pairs = near_pairs(signatures([texts[place] for place in places], common), threshold)
+    least: dict[int, float] = {}
+    for left, _, similarity in pairs:
+        least[left] = min(similarity, least.get(left, 1.0))
+    for cluster in clusters(pairs):
+        yield [places[place] for place in cluster], min(least.get(place, 1.0) for place in cluster)
 
 
 def bands_for(threshold: float) -> tuple[int, int]:
