@@ -110,6 +110,32 @@ def test_waiting_does_not_list_the_files_again_and_again(
     assert asked.count("files") == 2
 
 
+@pytest.mark.parametrize("count", [2, 30])
+def test_other_clients_files_are_not_waited_for(
+    run: Run, server: NoriaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    get, pages = Api.get, Api.pages
+
+    def busy(self: Api, path: str, **more: Any) -> Any:
+        found = get(self, path, **more)
+        if "file_counts" in found:
+            found["file_counts"]["in_progress"] += 100
+        return found
+
+    def with_job(self: Api, path: str, **more: Any) -> Iterator[dict[str, Any]]:
+        yield from pages(self, path, **more)
+        if path == "/v1/noria/jobs":
+            store = get(self, f"/v1/vector_stores/busy-{count}")
+            yield {"subject": store["id"], "detail": {}}
+
+    monkeypatch.setattr(Api, "get", busy)
+    monkeypatch.setattr(Api, "pages", with_job)
+    for number in range(count):
+        (tmp_path / f"{number}.txt").write_text(f"Note {number}.")
+    result = run("ingest", tmp_path, "--store", f"busy-{count}", "--home", server.home, "--json")
+    assert len(json.loads(result.stdout)["added"]) == count
+
+
 def test_a_file_is_gone_only_if_it_can_be_seen_to_be(folder: Path) -> None:
     deep = folder
     for _ in range(6):

@@ -27,6 +27,7 @@ __all__ = ["Plan", "Result", "ingest", "run_ingest"]
 
 _BATCH = 50
 _POLL_S = 0.5
+_FEW = 20
 Attributes = Mapping[str, str | float | bool]
 
 
@@ -197,18 +198,34 @@ class _Run:
         """Waits until every pending file is indexed or has failed."""
         if not self._pending:
             return
-        total = len(self._pending)
+        total, waiting = len(self._pending), list(self._pending)
         with progress() as bar:
             task = bar.add_task("Indexing", total=total, detail="")
             while True:
                 begun = time.monotonic()
                 jobs = self._jobs()
-                # Of the whole store: to list which they are would be dearer than to wait for another client's files too.
+                # Of the whole store, which is cheap to ask; who adds to it beside us is not waited for.
                 left = self._api.get(self._base)["file_counts"]["in_progress"]
                 bar.update(task, completed=max(total - left, 0), detail=_current_file(jobs))
-                if not left or not jobs:  # without a job, what is left will stay so: `settle` says it
+                if not left or self._are_done(waiting) or not jobs:  # without a job, what is left will stay so: `settle` says it
                     return
                 time.sleep(max(_POLL_S, 3 * (time.monotonic() - begun)))
+
+    def _are_done(self, waiting: list[str]) -> bool:
+        """Whether none of these files is in progress any more; those that are not leave the list. The last attached is indexed
+        last, as a rule: while it waits, one look is enough."""
+        if self._in_progress(waiting[-1]):
+            return False
+        if len(waiting) <= _FEW:
+            waiting[:] = [file_id for file_id in waiting[:-1] if self._in_progress(file_id)]
+        else:
+            states = {stored.file_id: stored.status for stored in self._stored()}
+            waiting[:] = [file_id for file_id in waiting if states.get(file_id) == "in_progress"]
+        return not waiting
+
+    def _in_progress(self, file_id: str) -> bool:
+        row = self._api.find(f"{self._files}/{file_id}")
+        return row is not None and row["status"] == "in_progress"
 
     def _jobs(self) -> list[dict[str, Any]]:
         """The jobs that index files of this store, running ones first."""
