@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,27 @@ def test_a_body_above_the_rate_is_not_read(own: NoriaServer) -> None:
         head = f"POST /v1/files HTTP/1.1\r\nhost: {_address(own)}\r\nauthorization: Bearer {secret}\r\n"
         client.sendall(f"{head}content-type: multipart/form-data; boundary=x\r\ncontent-length: 900000\r\n\r\n--x".encode())
         assert client.recv(4096).startswith(b"HTTP/1.1 429 ")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/embeddings"])
+def test_a_refusal_above_the_rate_is_counted_under_its_route_and_has_an_id(own: NoriaServer, path: str) -> None:
+    with own.client() as admin:
+        secret = admin.post("/v1/noria/keys", json={"name": "slow", "requests_per_minute": 1}).json()["secret"]
+        authorization = {"authorization": f"Bearer {secret}"}
+        httpx.post(own.url + path, json={}, headers=authorization, trust_env=False)
+        refused = httpx.post(own.url + path, json={}, headers=authorization, trust_env=False)
+        assert refused.status_code == 429
+        assert re.fullmatch(r"req_[0-9a-f]{32}", refused.headers["x-request-id"])
+        assert f'noria_requests_total{{model="",route="{path}",status="429"}} 1.0' in admin.get("/metrics").text
+
+
+def test_a_refusal_is_counted_where_an_answer_would_be(own: NoriaServer) -> None:
+    with own.client() as admin:
+        admin.post("/v1/noria/keys", json={"name": "any"}).raise_for_status()
+        before = re.findall(r"noria_requests_total.*401.*", admin.get("/metrics").text)
+        for method, path in (("GET", "/v1/models"), ("POST", "/v1/traces"), ("POST", "/v1/noria/feedback")):
+            assert httpx.request(method, own.url + path, trust_env=False).status_code == 401
+        assert re.findall(r"noria_requests_total.*401.*", admin.get("/metrics").text) == before
 
 
 def test_strangers_leave_no_trace_but_a_count(own: NoriaServer) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -18,6 +19,8 @@ from noria.errors import InvalidRequest, NoriaError, PayloadTooLarge, Permission
 from noria.tracing import RequestOutcome
 
 from ._errors import error_response
+from ._fast_lane import LANES
+from ._root_span import is_counted
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +31,8 @@ __all__ = ["Edge"]
 
 _UPLOADS = ("/v1/files",)
 _PUBLIC = frozenset({"/health", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+_NAMED = frozenset({*LANES, "/v1/responses"})
+"""Routes that a refusal is counted under, where the caller is known; a stranger could be anywhere."""
 _NOBODY = Principal(scopes=frozenset())
 
 
@@ -49,12 +54,18 @@ class Edge:
         begun = time.perf_counter()
         try:
             headers = dict(scope["headers"])
-            scope["noria.caller"] = await self._caller(scope, headers)
+            caller = scope["noria.caller"] = await self._caller(scope, headers)
+            if caller.key_id is not None:
+                self._noria.limiter.take(caller.key_id, caller.requests_per_minute)
             limit = self._max_file + 1024 * 1024 if scope["path"].startswith(_UPLOADS) else self._max_body
             receive = _limited(receive, headers, limit)
         except NoriaError as error:
-            self._noria.tracing.metrics.observe(RequestOutcome("unknown", "", error.status, time.perf_counter() - begun))
-            await error_response(error)(scope, receive, send)
+            if is_counted(scope):
+                route = scope["path"] if "noria.caller" in scope and scope["path"] in _NAMED else "unknown"
+                self._noria.tracing.metrics.observe(RequestOutcome(route, "", error.status, time.perf_counter() - begun))
+            response = error_response(error)
+            response.headers["x-request-id"] = f"req_{uuid.uuid4().hex}"
+            await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -67,10 +78,7 @@ class Edge:
         if method == "OPTIONS" or (method in {"GET", "HEAD"} and scope["path"] in _PUBLIC):
             return _NOBODY
         kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        caller = await keys.authenticate(token.strip() if kind.lower() == "bearer" else None)
-        if caller.key_id is not None:
-            self._noria.limiter.take(caller.key_id, caller.requests_per_minute)
-        return caller
+        return await keys.authenticate(token.strip() if kind.lower() == "bearer" else None)
 
 
 def _limited(receive: Receive, headers: dict[bytes, bytes], limit: int) -> Receive:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from ._wiring import Noria
 
-__all__ = ["FastLane"]
+__all__ = ["LANES", "FastLane"]
 
-_LANES: dict[str, tuple[type[Body], Callable[..., Awaitable[Response]]]] = {
+LANES: dict[str, tuple[type[Body], Callable[..., Awaitable[Response]]]] = {
     "/v1/chat/completions": (ChatBody, create_chat_completion),
     "/v1/completions": (CompletionBody, create_completion),
     "/v1/embeddings": (EmbeddingBody, create_embedding),
@@ -45,7 +45,7 @@ class _Route:
         self.path = path
 
 
-_ROUTES = {path: _Route(path) for path in _LANES}
+_ROUTES = {path: _Route(path) for path in LANES}
 
 
 class FastLane:
@@ -53,7 +53,7 @@ class FastLane:
         self._app, self._noria = app, noria
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lane = _LANES.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        lane = LANES.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         headers: dict[bytes, bytes] = dict(scope["headers"]) if lane is not None else {}
         if lane is None or not headers.get(b"content-type", b"").startswith(b"application/json") or b"x-slow-lane" in headers:
             await self._app(scope, receive, send)

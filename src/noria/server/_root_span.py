@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._wiring import Noria
 
-__all__ = ["RootSpan"]
+__all__ = ["RootSpan", "is_counted"]
 
 _tracer = trace.get_tracer("noria.server")
 _QUIET = (
@@ -33,12 +33,17 @@ _QUIET = (
 )
 
 
+def is_counted(scope: Scope) -> bool:
+    """Whether a request has a span and is among the counters' requests."""
+    return scope["method"] not in {"GET", "HEAD", "OPTIONS"} and not scope["path"].startswith(_QUIET)
+
+
 class RootSpan:
     def __init__(self, app: ASGIApp, noria: Noria) -> None:
         self._app, self._metrics = app, noria.tracing.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"} or scope["path"].startswith(_QUIET):
+        if scope["type"] != "http" or not is_counted(scope):
             await self._app(scope, receive, send)
             return
         headers = {
