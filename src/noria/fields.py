@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+    from pydantic_core import ErrorDetails, InitErrorDetails
 
 __all__ = [
     "HINT",
@@ -30,6 +30,7 @@ __all__ = [
 
 _Item = TypeVar("_Item")
 _MOST_FAULTS = 32
+_MOST_LISTED = 1000  # each is a dictionary of its own
 _SHOWN = 120
 
 RECORDED: dict[str, Any] = {"noria": "recorded"}
@@ -48,7 +49,10 @@ dictionary in the end: gigabytes for a body of a few megabytes."""
 
 
 class FewFaults(BaseModel):
-    """A body whose faults, where they are very many, are counted instead of told: those of its keys, for lists are `Many`."""
+    """A body that forbids unknown fields; where its faults are very many, one is told and the others are counted. Those of its
+    keys, for lists are `Many`."""
+
+    model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -58,16 +62,38 @@ class FewFaults(BaseModel):
         except ValidationError as error:
             if error.error_count() <= _MOST_FAULTS:
                 raise
-            kind, message, counted = "too_many_faults", "it has {count} faults", {"count": f"{error.error_count():,}"}
-        raise PydanticCustomError(kind, message, counted)  # here, where the faults are no longer its context
+            count = error.error_count()
+        fault = cls._one_of(count, given, handler)
+        raise ValidationError.from_exception_data(cls.__name__, [fault])  # here, where the faults are no longer its context
+
+    @classmethod
+    def _one_of(cls, count: int, given: Any, handler: ModelWrapValidatorHandler[Self]) -> InitErrorDetails:
+        """An unknown field; else the first that is wrong, and how many faults there are."""
+        fields = cls.model_fields.items()
+        body: dict[str, Any] = given if isinstance(given, dict) else {}
+        known = {name for name, _ in fields} | {field.alias for _, field in fields}
+        if (unknown := next((key for key in body if key not in known), None)) is not None:
+            return {"type": "extra_forbidden", "loc": (unknown,), "input": body[unknown]}
+        told = PydanticCustomError("too_many_faults", "it has {count} faults", {"count": f"{count:,}"})
+        for key, value in body.items():
+            missing = sum(field.is_required() and key not in (name, field.alias) for name, field in fields)
+            try:
+                handler({key: value})
+            except ValidationError as error:
+                if error.error_count() > missing:
+                    return {"type": told, "loc": (key,), "input": value}
+        return {"type": told, "loc": (), "input": given}
 
 
 def faults(error: ValidationError) -> Sequence[ErrorDetails]:
-    """What is wrong, never more than can be told: very many faults are one that says how many."""
+    """What is wrong, never more than can be told: very many faults are one that says how many, at the place of the first unless
+    there are too many to look at."""
     count = error.error_count()
     if count <= _MOST_FAULTS:
         return error.errors(include_url=False)
-    return [{"type": "too_many_faults", "loc": (), "msg": f"it has {count:,} faults", "input": None}]
+    first = error.errors(include_url=False)[0] if count <= _MOST_LISTED else None
+    place, value = (first["loc"], first["input"]) if first else ((), None)
+    return [{"type": "too_many_faults", "loc": place, "msg": f"it has {count:,} faults", "input": value}]
 
 
 def hints(body: BaseModel) -> dict[str, Any]:

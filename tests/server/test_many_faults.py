@@ -95,6 +95,31 @@ def test_both_lanes_say_so(client: httpx.Client, path: str, body: dict[str, Any]
     assert len(fast.content) < 1000
 
 
+@pytest.mark.parametrize(
+    ("path", "wrong", "param", "code"),
+    [
+        ("/v1/chat/completions", {f"a{key}": 1 for key in range(FEW)}, "a0", "unknown_parameter"),
+        ("/v1/chat/completions", {"audio": {}, **{f"a{key}": 1 for key in range(MANY)}}, "audio", "unsupported_parameter"),
+        (
+            "/v1/chat/completions",
+            {"temperature": 1, "metadata": {str(key): 1 for key in range(FEW)}},
+            "metadata",
+            "invalid_value",
+        ),
+        ("/v1/completions", {"logit_bias": {str(key): "x" for key in range(MANY)}}, "logit_bias", "invalid_value"),
+        ("/v1/responses", {"input": "a", "metadata": {str(key): 1 for key in range(MANY)}}, "metadata", "invalid_value"),
+    ],
+)
+def test_a_field_is_named_however_many_are_wrong(
+    client: httpx.Client, path: str, wrong: dict[str, Any], param: str, code: str
+) -> None:
+    for headers in ({}, {"x-slow-lane": "1"}):
+        refused = client.post(path, json={"model": "scripted", **wrong}, headers=headers)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"], error["code"]) == (400, param, code)
+        assert len(refused.content) < 1000
+
+
 def test_a_specification_names_one_or_counts_them() -> None:
     rows = {"type": "file_content", "content": BAD}
     with pytest.raises(InvalidRequest, match=re.escape("data_source.source.content[0].item is missing")):
