@@ -77,6 +77,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_claims_nothing(own: N
     assert kept(own.home) <= before + 1
 
 
+@pytest.mark.slow
 def test_what_is_old_is_forgotten_without_a_new_call(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server:
         with server.client() as client:

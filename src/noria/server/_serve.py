@@ -96,6 +96,7 @@ def _spare_collector() -> None:
     """
     gc.freeze()
     gc.set_threshold(10_000, 10, 20)
+    gc.enable()
 
 
 def _url(host: str, port: int) -> str:
