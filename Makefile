@@ -28,7 +28,7 @@ up: $(VENV)/.core ## Start the server and the console; pulls the default models 
 	@exec $(BIN)/noria up
 
 test: $(VENV)/.dev ## Run the default test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(VENV)/.dev ## Lint, types, layers, format
 	$(BIN)/ruff check src tests benchmarks examples

@@ -16,6 +16,7 @@ _RUNNABLE = [page for page in PAGES if not is_chinese(page) and any(block.not_ru
 _BIN = Path(sys.executable).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", _RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page: Path, at_the_docs_server: Path) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
