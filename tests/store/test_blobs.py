@@ -74,10 +74,15 @@ async def _never() -> AsyncIterator[bytes]:
 async def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     blobs = Blobs(str(tmp_path))
     ref = await blobs.put(b"kept")
-    (tmp_path / "tmp" / "torn").write_bytes(b"half a fi")
-    await blobs.sweep()
+    torn, written = tmp_path / "tmp" / "torn", tmp_path / "tmp" / "being-written"
+    torn.write_bytes(b"half a fi")
+    os.utime(torn, (1000, 1000))
+    written.write_bytes(b"by a job that was taken up again")
+    await blobs.sweep(2000)
+    assert files(tmp_path) == sorted([ref.sha256, "being-written"])
+    await blobs.sweep(1e11)
     assert files(tmp_path) == [ref.sha256]
-    await blobs.sweep()
+    await blobs.sweep(1e11)
     assert await blobs.put(b"more")
 
 

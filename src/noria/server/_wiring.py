@@ -117,7 +117,7 @@ class Noria:
 @contextlib.asynccontextmanager
 async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
     """Opens everything in order and closes it in reverse. Raises ConfigurationError when it cannot start."""
-    settings = loaded.settings
+    settings, begun = loaded.settings, time.time()
     _make_private(settings.home)
     settings.models_dir.mkdir(parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
@@ -159,7 +159,7 @@ async def open_noria(loaded: Loaded) -> AsyncGenerator[Noria, None]:
         wheels = make_wheels(database, jobs, tracing, (hub, datasets, evals, tuning))
         await datasets.sweep()
         await stack.enter_async_context(jobs.started())
-        await blobs.sweep()
+        await blobs.sweep(begun)
         await knowledge.resume()
         await evals.resume()
         await tuning.take_up()

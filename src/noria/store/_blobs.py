@@ -101,10 +101,16 @@ class Blobs:
         except FileNotFoundError:
             return
 
-    async def sweep(self) -> None:
-        """Removes what uploads that were cut off (`kill -9`) left behind; only while nothing is being written here."""
+    async def sweep(self, begun: float) -> None:
+        """Removes what uploads that were cut off (`kill -9`) left behind: unfinished files from before `begun` (Unix seconds),
+        when this process started. Jobs that it took up again may be writing younger ones."""
+        await asyncio.to_thread(self._sweep, begun)
+
+    def _sweep(self, begun: float) -> None:
         with contextlib.suppress(FileNotFoundError):
-            await asyncio.to_thread(self._fs.rm, f"{self._root}/tmp", recursive=True)
+            for path in self._fs.ls(f"{self._root}/tmp", detail=False):
+                if self._fs.modified(path).timestamp() < begun:
+                    self._fs.rm(path)
 
     def put_before(self, moment: float) -> set[str]:
         """The SHA-256 of every blob put before this time (Unix seconds). Blocks. Of a store that is not a folder of this
