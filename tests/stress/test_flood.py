@@ -8,8 +8,10 @@ import random
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import httpx
+from benchmarks import results
 
 from tests.conftest import NoriaServer
 from tests.jobs.ingesting import begin, settled, until, upload_many
@@ -37,6 +39,10 @@ def test_half_of_the_clients_leave_in_mid_stream(server: NoriaServer) -> None:
         until(lambda: resources(server).files <= before.files + 5, 40)
     after = resources(server)
     print(f"{CLIENTS} clients for {FLOOD_S:.0f} s: {dict(outcomes)}; before {before}; middle {middle}; end {end}; after {after}")
+    if FLOOD_S >= 600:
+        figures = {"before": before, "middle": middle, "end": end, "after": after}
+        server_was = {moment: {name: round(value, 1) for name, value in asdict(of).items()} for moment, of in figures.items()}
+        results.save("stress-flood", {"clients": CLIENTS, "seconds": FLOOD_S, "outcomes": dict(outcomes), "server": server_was})
     assert outcomes["left"] > 0
     assert outcomes["whole"] > 0
     assert set(outcomes) <= {"left", "whole", "left before the answer"}, "nobody may be refused or cut"
